@@ -1,0 +1,503 @@
+//! The table of requests of one block front end.
+//!
+//! [`Frontend`] takes requests, cuts them into what the back end accepts, matches responses, and keeps everything that is
+//! needed to send an unanswered request again to the next back end. It owns no ring: the caller passes the one of the
+//! present connection, if there is one.
+//!
+//! # Order and loss
+//! The requests of one party start in the order of submission and finish in any order, as virtio-blk allows; parties take turns. Write-zeroes
+//! requests have a queue of their own, with one ring request at a time, so that a long one does not hold up others.
+//!
+//! After [`disconnect`](Frontend::disconnect), every request without a complete answer is back in its queue, whole, in the order of
+//! submission, and [`connect`](Frontend::connect) sends it again. That is safe under one condition, which the caller must establish in
+//! between: the old back end has no access to any page any more, so it neither fills a buffer that has since found
+//! another use, nor stores data later than its successor.
+//!
+//! What the old back end acknowledged but had in a volatile cache survives if that cache does. If it may be gone, the
+//! caller says so ([`cache_lost`](Frontend::cache_lost)), and the next flush fails, like an fsync after a write-back error.
+//!
+//! # Abandoned requests
+//! A client that goes away abandons its requests. Those that the back end does not have yet are dropped. While it has
+//! others, no new request starts, so that a write of the old client cannot overtake one of the next; and they are not sent
+//! again after a disconnect.
+
+use alloc::collections::{TryReserveError, VecDeque};
+use alloc::vec::Vec;
+use core::mem;
+
+use slab::Slab;
+use zerocopy::IntoBytes;
+
+use self::record::{Kind, PAGE_SECTORS, Record, whole_granules};
+pub use self::request::{Command, Counters, Failure, Finished, Link, Payload};
+use self::turns::Turns;
+use super::nodes::{FlushSupport, Properties};
+use super::wire::{self, DIRECT_SEGMENTS, operation, status};
+use crate::ring::{FrontRing, RingMemory};
+
+mod record;
+mod request;
+mod turns;
+
+/// The back end answered a request that it does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownRequest(pub u64);
+
+/// A ring request that the back end has.
+struct Part<P> {
+    record: usize,
+    /// The page of its segments, if it is indirect.
+    indirect: Option<P>,
+}
+
+/// A number for ring requests. It stays the same while the generation counts its uses.
+struct Slot<P> {
+    generation: u32,
+    part: Option<Part<P>>,
+}
+
+/// The requests of one front end. `T` is the caller's token, `P` its payload.
+pub struct Frontend<T, P> {
+    link: Option<Link>,
+    records: Slab<Record<T, P>>,
+    /// Requests not fully sent, except write-zeroes. Only the first can be partly sent.
+    queue: Turns,
+    /// Write-zeroes requests not fully sent.
+    zero_queue: Turns,
+    /// What write-zeroes requests write. A back end that keeps mappings wants a grant reference to be in one place at a
+    /// time, hence the one ring request.
+    zeros: Option<P>,
+    /// The zeros are in use.
+    zeroing: bool,
+    slots: Vec<Slot<P>>,
+    free_slots: Vec<u32>,
+    /// Free pages for indirect segments.
+    indirect: Vec<P>,
+    finished: VecDeque<Finished<T, P>>,
+    /// Empty between uses, and kept for its allocation: the order in which requests came.
+    order: Vec<(u64, usize)>,
+    /// Abandoned requests that the back end has.
+    held_by: usize,
+    sequence: u64,
+    /// Writes acknowledged, and how many of them are known to be durable.
+    acknowledged: u64,
+    durable: u64,
+    /// Acknowledged writes may be gone, and nobody has been told yet.
+    lost: bool,
+    counters: Counters,
+}
+
+impl<T, P: Payload> Default for Frontend<T, P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T, P: Payload> Frontend<T, P> {
+    /// A table without requests, not connected.
+    pub const fn new() -> Self {
+        Self {
+            link: None,
+            records: Slab::new(),
+            queue: Turns::new(),
+            zero_queue: Turns::new(),
+            zeros: None,
+            zeroing: false,
+            slots: Vec::new(),
+            free_slots: Vec::new(),
+            indirect: Vec::new(),
+            finished: VecDeque::new(),
+            order: Vec::new(),
+            held_by: 0,
+            sequence: 0,
+            acknowledged: 0,
+            durable: 0,
+            lost: false,
+            counters: Counters::NONE,
+        }
+    }
+
+    /// Adds a page for indirect segments. Each lets one more indirect request be in flight; without a free one, requests go
+    /// out in pieces of 11 segments.
+    pub fn add_indirect_page(&mut self, page: P) {
+        self.indirect.push(page);
+    }
+
+    /// Sets what write-zeroes requests write: whole pages of zeros.
+    pub fn set_zeros(&mut self, zeros: P) {
+        self.zeros = Some(zeros);
+    }
+
+    /// What was done so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// How many requests are not finished.
+    pub fn pending(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The present connection.
+    pub fn link(&self) -> Option<&Link> {
+        self.link.as_ref()
+    }
+
+    /// Makes room for this many requests in all, so that nothing that is done with them asks for much memory at a time.
+    pub fn reserve(&mut self, requests: usize) -> Result<(), TryReserveError> {
+        // Those of clients that are gone come on top.
+        let requests = requests + self.held_by;
+        let more = |len: usize| requests.saturating_sub(len);
+        self.finished.try_reserve(more(self.finished.len()))?;
+        self.order.try_reserve(requests)?;
+        if requests > self.records.capacity() {
+            let wanted = requests.max(2 * self.records.capacity());
+            // A slab cannot be asked whether there is memory. Where this was, there is.
+            Vec::<(Record<T, P>, usize)>::new().try_reserve_exact(wanted)?;
+            self.records.reserve_exact(wanted - self.records.len());
+        }
+        Ok(())
+    }
+
+    /// Takes a request of a party's. It starts with the next [`pump`](Self::pump) that has room for it.
+    pub fn submit(&mut self, party: usize, token: T, command: Command<P>) {
+        let (kind, sector, sectors, payload) = match command {
+            Command::Read { sector, payload } => {
+                (Kind::Read, sector, payload.bytes() as u64 / 512, Some(payload))
+            }
+            Command::Write { sector, payload } => {
+                (Kind::Write, sector, payload.bytes() as u64 / 512, Some(payload))
+            }
+            Command::Flush => (Kind::Flush, 0, 0, None),
+            Command::Discard { sector, sectors } => (Kind::Discard, sector, sectors, None),
+            Command::WriteZeroes { sector, sectors } => (Kind::WriteZeroes, sector, sectors, None),
+        };
+        self.sequence += 1;
+        let length = if kind.has_data() { sectors } else { 1 };
+        let key = self.records.insert(Record {
+            party,
+            token,
+            kind,
+            sector,
+            sectors,
+            payload,
+            sequence: self.sequence,
+            covers: self.acknowledged,
+            length,
+            sent: 0,
+            outstanding: 0,
+            failure: None,
+            abandoned: false,
+        });
+        self.queue_of(kind).push(party, key);
+    }
+
+    /// Puts on the ring what fits. To be called after submissions and after responses; then the caller
+    /// [pushes](FrontRing::push).
+    pub fn pump<M: RingMemory>(&mut self, ring: &mut FrontRing<M>) {
+        while self.link.is_some() && self.held_by == 0 && ring.free() > 0 && !self.free_slots.is_empty() {
+            let ready = !self.zeroing && self.zeros.is_some();
+            let zeroes = if ready { self.zero_queue.front() } else { None };
+            let Some(key) = zeroes.or(self.queue.front()) else {
+                break;
+            };
+            let kind = self.records[key].kind;
+            let sent = self.send(key, ring);
+            let record = &mut self.records[key];
+            match sent {
+                Ok(amount) => {
+                    record.sent += amount;
+                    record.outstanding += 1;
+                    if record.sent == record.length {
+                        self.queue_of(kind).pop();
+                    }
+                }
+                // Nothing is left to send, for good or bad.
+                Err(result) => {
+                    record.failure = record.failure.or(result.err());
+                    record.length = record.sent;
+                    self.queue_of(kind).pop();
+                    self.settle(key);
+                }
+            }
+        }
+    }
+
+    /// Takes the back end's answer to one ring request.
+    pub fn response(&mut self, response: &wire::Response) -> Result<(), UnknownRequest> {
+        let id = response.id.get();
+        let (index, generation) = (id as u32, (id >> 32) as u32);
+        let slot = self
+            .slots
+            .get_mut(index as usize)
+            .filter(|slot| slot.generation == generation);
+        let part = slot.and_then(|slot| slot.part.take()).ok_or(UnknownRequest(id))?;
+        self.free_slots.push(index);
+        self.indirect.extend(part.indirect);
+        let record = &mut self.records[part.record];
+        record.outstanding -= 1;
+        let failure = match response.status.get() {
+            status::OKAY => None,
+            status::NOT_SUPPORTED => Some(Failure::Unsupported),
+            _ => Some(Failure::Io),
+        };
+        let kind = record.kind;
+        if kind == Kind::WriteZeroes {
+            self.zeroing = false;
+        }
+        if failure.is_some() {
+            record.failure = record.failure.or(failure);
+            if record.sent < record.length {
+                // The rest need not be sent.
+                record.length = record.sent;
+                self.queue_of(kind).pop();
+            }
+        }
+        if failure == Some(Failure::Unsupported) {
+            self.withdraw(kind);
+        }
+        self.settle(part.record);
+        Ok(())
+    }
+
+    /// The next finished request.
+    pub fn finished(&mut self) -> Option<Finished<T, P>> {
+        self.finished.pop_front()
+    }
+
+    /// Starts a connection: requests go to the back end from the next [`pump`](Self::pump) on, with a fresh ring of this capacity. The
+    /// old back end must have lost its access to every page.
+    pub fn connect(&mut self, link: Link, capacity: u32) {
+        debug_assert!(self.link.is_none());
+        // Generations go on, so that answers of the past stay unknown.
+        let slots = self.slots.len().max(capacity as usize);
+        self.slots.resize_with(slots, || Slot {
+            generation: 0,
+            part: None,
+        });
+        self.free_slots = (0..capacity).rev().collect();
+        self.link = Some(link);
+    }
+
+    /// The back end says something else about the disk than when it connected.
+    pub fn set_properties(&mut self, properties: Properties) {
+        if let Some(link) = &mut self.link {
+            link.properties = properties;
+        }
+    }
+
+    /// Ends a connection. Every request without a complete answer is to be sent again.
+    pub fn disconnect(&mut self) {
+        self.link = None;
+        self.zeroing = false;
+        self.held_by = 0;
+        for slot in &mut self.slots {
+            if let Some(part) = slot.part.take() {
+                self.indirect.extend(part.indirect);
+            }
+        }
+        self.records.retain(|_, record| !record.abandoned);
+        for (_, record) in &mut self.records {
+            self.counters.replayed += u64::from(record.sent > 0);
+            record.length = if record.kind.has_data() { record.sectors } else { 1 };
+            record.sent = 0;
+            record.outstanding = 0;
+            record.failure = None;
+        }
+        let mut order = mem::take(&mut self.order);
+        order.extend(self.records.iter().map(|(key, record)| (record.sequence, key)));
+        order.sort_unstable();
+        self.queue = Turns::new();
+        self.zero_queue = Turns::new();
+        for (_, key) in order.drain(..) {
+            let Record { party, kind, .. } = self.records[key];
+            self.queue_of(kind).push(party, key);
+        }
+        self.order = order;
+    }
+
+    /// While disconnected: the next back end does not have what the last one had in its volatile cache. If there may be
+    /// acknowledged writes among it, the next flush fails. Returns whether that is so.
+    pub fn cache_lost(&mut self) -> bool {
+        if self.acknowledged > self.durable {
+            self.durable = self.acknowledged;
+            self.lost = true;
+        }
+        self.lost
+    }
+
+    /// Gives the requests that `belongs` selects up: nobody waits for them any more.
+    pub fn abandon(&mut self, belongs: impl Fn(&T) -> bool) {
+        let mut held_by = 0;
+        self.records.retain(|_, record| {
+            if record.abandoned || !belongs(&record.token) {
+                return true;
+            }
+            record.abandoned = true;
+            record.length = record.sent;
+            held_by += usize::from(record.outstanding > 0);
+            record.outstanding > 0
+        });
+        self.held_by += held_by;
+        let unsent = |key: usize| self.records.get(key).is_some_and(|record| !record.abandoned);
+        self.queue.retain(unsent);
+        self.zero_queue.retain(unsent);
+        self.finished.retain(|finished| !belongs(&finished.token));
+    }
+
+    /// While disconnected: fails every request.
+    pub fn fail_all(&mut self) {
+        debug_assert!(self.link.is_none());
+        while let Some(key) = self.queue.pop().or_else(|| self.zero_queue.pop()) {
+            let Record { token, payload, .. } = self.records.remove(key);
+            self.finished.push_back(Finished {
+                token,
+                result: Err(Failure::Io),
+                payload,
+            });
+        }
+    }
+
+    fn queue_of(&mut self, kind: Kind) -> &mut Turns {
+        if kind == Kind::WriteZeroes {
+            &mut self.zero_queue
+        } else {
+            &mut self.queue
+        }
+    }
+
+    /// Puts the next part of a request on the ring. Returns how much of the request's length that was; or, if there is
+    /// nothing to send, how the request ends.
+    fn send<M: RingMemory>(
+        &mut self,
+        key: usize,
+        ring: &mut FrontRing<M>,
+    ) -> Result<u64, Result<(), Failure>> {
+        let Some(link) = &self.link else {
+            return Err(Err(Failure::Io));
+        };
+        let record = &self.records[key];
+        let disk = &link.properties;
+        if record.kind != Kind::Flush {
+            let end = record
+                .sector
+                .checked_add(record.sectors)
+                .filter(|&end| end <= disk.sectors);
+            if end.is_none() || (disk.read_only && record.kind != Kind::Read) {
+                return Err(Err(Failure::Io));
+            }
+            if record.sectors == 0 {
+                return Err(Ok(()));
+            }
+        }
+        let index = *self.free_slots.last().expect("checked by the caller");
+        let generation = self.slots[index as usize].generation.wrapping_add(1);
+        let id = u64::from(generation) << 32 | u64::from(index);
+        let mut part = Part {
+            record: key,
+            indirect: None,
+        };
+        let amount = match record.kind {
+            Kind::Flush => {
+                let operation = match disk.flush {
+                    FlushSupport::None => return Err(Ok(())),
+                    FlushSupport::Barrier => operation::WRITE_BARRIER,
+                    FlushSupport::Flush => operation::FLUSH_DISKCACHE,
+                };
+                ring.put(wire::Direct::new(operation, link.handle, id, 0).as_bytes());
+                1
+            }
+            Kind::Discard => {
+                let support = disk.discard.ok_or(Err(Failure::Unsupported))?;
+                let (sector, sectors) =
+                    whole_granules(support, record.sector, record.sectors).ok_or(Ok(()))?;
+                ring.put(wire::Discard::new(link.handle, id, sector, sectors).as_bytes());
+                1
+            }
+            Kind::Read | Kind::Write | Kind::WriteZeroes => {
+                let zeros = self.zeros.as_ref();
+                let pages = record.pages_left(zeros);
+                if pages > DIRECT_SEGMENTS && link.indirect_segments as usize > DIRECT_SEGMENTS {
+                    part.indirect = self.indirect.pop();
+                }
+                let sectors = record.put(link, id, zeros, part.indirect.as_ref(), ring);
+                self.counters.segments += sectors.div_ceil(PAGE_SECTORS);
+                self.zeroing |= record.kind == Kind::WriteZeroes;
+                sectors
+            }
+        };
+        self.free_slots.pop();
+        self.slots[index as usize] = Slot {
+            generation,
+            part: Some(part),
+        };
+        self.counters.ring_requests += 1;
+        Ok(amount)
+    }
+
+    /// Ends a request if nothing of it is left to send or to be answered.
+    fn settle(&mut self, key: usize) {
+        let record = &self.records[key];
+        if record.outstanding > 0 || record.sent < record.length {
+            return;
+        }
+        let Record {
+            token,
+            kind,
+            sectors,
+            payload,
+            covers,
+            failure,
+            abandoned,
+            ..
+        } = self.records.remove(key);
+        let mut result = failure.map_or(Ok(()), Err);
+        self.counters.requests += 1;
+        if result.is_ok() {
+            match kind {
+                Kind::Read => self.counters.bytes_read += sectors * 512,
+                Kind::Write | Kind::WriteZeroes => {
+                    self.counters.bytes_written += sectors * 512;
+                    self.acknowledged += 1;
+                    if self
+                        .link
+                        .as_ref()
+                        .is_some_and(|link| link.properties.flush == FlushSupport::None)
+                    {
+                        self.durable = self.acknowledged;
+                    }
+                }
+                Kind::Flush if self.lost && !abandoned => {
+                    self.lost = false;
+                    result = Err(Failure::Io);
+                }
+                Kind::Flush => self.durable = self.durable.max(covers),
+                Kind::Discard => {}
+            }
+        }
+        if abandoned {
+            self.held_by -= 1;
+        } else {
+            self.finished.push_back(Finished {
+                token,
+                result,
+                payload,
+            });
+        }
+    }
+
+    /// The back end withdrew an optional operation.
+    fn withdraw(&mut self, kind: Kind) {
+        let Some(link) = &mut self.link else { return };
+        match kind {
+            Kind::Flush => link.properties.flush = FlushSupport::None,
+            Kind::Discard => link.properties.discard = None,
+            Kind::Read | Kind::Write | Kind::WriteZeroes => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
