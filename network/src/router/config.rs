@@ -1,0 +1,253 @@
+//! What a router is to be like.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::Ipv4Addr;
+
+use devices::net::Mac;
+use smoltcp::wire::{Ipv4Cidr, Ipv6Cidr};
+
+use super::http::Text;
+use super::nat::{Endpoint, Protocol, Rule, Seconds, is_own_udp};
+use super::random::Seed;
+
+/// A router: a station in each of its segments.
+pub struct Config<P> {
+    /// The segments whose clients go out by NAT; or segments that lead nowhere, if there is no outside. At most 255.
+    pub insides: Vec<Inside<P>>,
+    /// The segment that they go out to.
+    pub outside: Option<Station<P>>,
+    /// How many connections there may be.
+    pub limits: Limits,
+    /// How long they may be idle.
+    pub timeouts: Timeouts,
+    /// What ports and identifiers are made of that nobody is to guess.
+    pub seed: Seed,
+}
+
+/// A segment whose stations the router serves.
+pub struct Inside<P> {
+    /// The router's place in it. It answers questions about names there, and advertises the IPv6 network.
+    pub station: Station<P>,
+    /// What is reached from outside.
+    pub forwards: Vec<Forward>,
+    /// What may go out: of each new connection, the first rule that fits decides; without one it may.
+    pub rules: Vec<Rule>,
+}
+
+/// The router's place in a segment.
+pub struct Station<P> {
+    /// Where it is plugged in.
+    pub port: P,
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// Its IPv4 address.
+    pub address: Option<Address>,
+    /// Its IPv6 address.
+    pub address6: Option<Ipv6Cidr>,
+    /// The segment's DHCP server, if it is to be one.
+    pub dhcp: Option<DhcpOptions>,
+    /// A TCP port where counters are to be had by HTTP, and what writes them.
+    pub metrics: Option<(u16, Text)>,
+}
+
+/// An IPv4 address of the router's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A known one.
+    Static {
+        /// The address and its network.
+        cidr: Ipv4Cidr,
+        /// The way out of that network.
+        gateway: Option<Ipv4Addr>,
+        /// Name servers. Those of the outside answer questions from inside.
+        dns: Vec<Ipv4Addr>,
+    },
+    /// Whatever a DHCP server gives, with its router and name servers.
+    Dhcp,
+}
+
+/// What a DHCP server gives. Stations get the router's own address as the way out if there is an outside, and as name server then too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DhcpOptions {
+    /// The first address for stations.
+    pub first: Ipv4Addr,
+    /// The last one.
+    pub last: Ipv4Addr,
+    /// How long they may keep one, in seconds, without asking again.
+    pub lease: Seconds,
+    /// The name of their domain, if it has one.
+    pub domain: Option<String>,
+    /// Their name servers, in place of the router.
+    pub dns: Vec<Ipv4Addr>,
+    /// Addresses of certain stations, in the router's network, in the pool or outside it.
+    pub reservations: BTreeMap<Mac, Ipv4Addr>,
+}
+
+/// A port of the outside address that leads inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The port of the outside address.
+    pub port: u16,
+    /// Where it leads.
+    pub to: Endpoint,
+}
+
+/// How many connections a router knows at a time; each takes about 400 bytes.
+///
+/// Who is at the end of a share loses own connections to new ones: first what nobody answered, TCP that is not established, echo and UDP, last
+/// established TCP; of each kind what was idle longest. When all places are taken, who has most loses one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// In all; at most 32768.
+    pub connections: usize,
+    /// Of one station inside, and of one forward.
+    pub per_client: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 8192,
+            per_client: 1024,
+        }
+    }
+}
+
+/// How long a connection may be idle, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Established TCP (RFC 5382 REQ-5: at least 2 h 4 min).
+    pub tcp_established: Seconds,
+    /// TCP that is opening or closing (RFC 5382 REQ-5: at least 4 min).
+    pub tcp_transitory: Seconds,
+    /// UDP (RFC 4787 REQ-5: 5 min or more).
+    pub udp: Seconds,
+    /// UDP that nobody has answered (RFC 4787 REQ-5: at least 2 min).
+    pub udp_unanswered: Seconds,
+    /// ICMP echo (RFC 5508 REQ-2: at least 60 s).
+    pub icmp: Seconds,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tcp_established: 7440,
+            tcp_transitory: 240,
+            udp: 300,
+            udp_unanswered: 120,
+            icmp: 60,
+        }
+    }
+}
+
+/// Why a router cannot be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invalid(pub &'static str);
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl<P> Config<P> {
+    /// Whether it makes sense.
+    pub(super) fn check(&self) -> Result<(), Invalid> {
+        let check = |sound, expected| if sound { Ok(()) } else { Err(Invalid(expected)) };
+        check(self.insides.len() <= 255, "at most 255 inside segments")?;
+        check(self.limits.connections <= 32768, "at most 32768 connections")?;
+        for station in self
+            .insides
+            .iter()
+            .map(|inside| &inside.station)
+            .chain(&self.outside)
+        {
+            station.check()?;
+        }
+        for inside in &self.insides {
+            check(
+                !matches!(inside.station.address, Some(Address::Dhcp)),
+                "a static address in an inside segment",
+            )?;
+            let metrics = self.outside.as_ref().and_then(|outside| outside.metrics.as_ref());
+            let own_tcp = metrics.map(|metrics| metrics.0);
+            check(
+                inside.forwards.iter().all(|forward| match forward.protocol {
+                    Protocol::Tcp => own_tcp != Some(forward.port),
+                    Protocol::Udp => !is_own_udp(forward.port),
+                    Protocol::Icmp => false,
+                }),
+                "forwards of TCP and UDP ports that the router does not need itself: metrics, and UDP 67, 68 and 64512 to 65535",
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl<P> Station<P> {
+    fn check(&self) -> Result<(), Invalid> {
+        if self.mac[0] & 1 != 0 {
+            return Err(Invalid("an Ethernet address of a station"));
+        }
+        if self
+            .address6
+            .is_some_and(|own| !own.address().is_unicast_global_or_local())
+        {
+            return Err(Invalid("an IPv6 unicast address"));
+        }
+        let own = match &self.address {
+            Some(Address::Static { cidr, .. }) => Some(cidr),
+            _ => None,
+        };
+        if own.is_some_and(|own| !is_host(*own, own.address())) {
+            return Err(Invalid("an IPv4 address of a host"));
+        }
+        if let Some(Address::Static {
+            gateway: Some(gateway),
+            ..
+        }) = &self.address
+            && !is_unicast(*gateway)
+        {
+            return Err(Invalid("an IPv4 address of a gateway"));
+        }
+        let Some(dhcp) = &self.dhcp else {
+            return Ok(());
+        };
+        let own = own.ok_or(Invalid("a static address for a DHCP server"))?;
+        let pool = [&dhcp.first, &dhcp.last];
+        let mut addresses = pool.into_iter().chain(dhcp.reservations.values());
+        if dhcp.first > dhcp.last || !addresses.all(|address| is_host(*own, *address)) {
+            return Err(Invalid("addresses for stations in the router's network"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether an address is that of a host in a network.
+pub(super) fn is_host(network: Ipv4Cidr, address: Ipv4Addr) -> bool {
+    network.contains_addr(&address)
+        && (network.prefix_len() >= 31
+            || (Some(address) != network.broadcast() && address != network.network().address()))
+        && is_unicast(address)
+}
+
+/// Whether an address can be that of one station on a line (RFC 1122, 3.2.1.3): not of this network, of this host, of a group or of all.
+pub(super) fn is_unicast(address: Ipv4Addr) -> bool {
+    (1..224).contains(&address.octets()[0]) && !address.is_loopback()
+}
+
+/// What is asked of IPv6 addresses here.
+trait Unicast {
+    fn is_unicast_global_or_local(&self) -> bool;
+}
+
+impl Unicast for core::net::Ipv6Addr {
+    fn is_unicast_global_or_local(&self) -> bool {
+        !self.is_multicast() && !self.is_unspecified() && !self.is_loopback()
+    }
+}
