@@ -1,0 +1,337 @@
+//! The data path of an uplink: channels, the table of requests, and the ring of the present connection.
+
+use alloc::collections::{TryReserveError, VecDeque};
+use alloc::rc::Rc;
+use core::cell::RefCell;
+use core::fmt;
+use core::task::{Context, Poll, Waker};
+
+use devices::disk::{self, Completion, DiskError, Operation};
+use protocols::blkif::frontend::{self, Command, Failure, Frontend, Link, UnknownRequest};
+use protocols::blkif::nodes::Properties;
+use protocols::blkif::wire;
+use protocols::ring::{BadIndex, FrontRing};
+use slab::Slab;
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::pool::{Buffer, Pool};
+use crate::event::EventChannel;
+use crate::frontend::RingPages;
+use crate::grant::Granted;
+use crate::sync::Signal;
+
+/// A back end that cannot be talked to any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    Index(BadIndex),
+    Request(UnknownRequest),
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index(index) => {
+                write!(
+                    f,
+                    "it claims {} responses when it gave {}",
+                    index.produced, index.consumed
+                )
+            }
+            Self::Request(request) => {
+                write!(f, "it answered request {:#x}, which it does not have", request.0)
+            }
+        }
+    }
+}
+
+/// Whose request it is, and which of his.
+#[derive(Clone, Copy)]
+struct Token {
+    channel: usize,
+    id: usize,
+}
+
+/// What a channel waits for and has not fetched.
+#[derive(Default)]
+struct Inbox {
+    /// For how many requests there is room.
+    room: usize,
+    completions: VecDeque<Completion<Buffer>>,
+    waker: Option<Waker>,
+}
+
+/// A ring that the back end knows of.
+struct Line {
+    ring: FrontRing<RingPages>,
+    event: Rc<EventChannel>,
+}
+
+struct Inner {
+    frontend: Frontend<Token, Buffer>,
+    line: Option<Line>,
+    inboxes: Slab<Inbox>,
+    /// Requests fail instead of waiting for a back end.
+    failing: bool,
+    notifications: u64,
+}
+
+impl Inner {
+    /// Takes responses until there is none and the back end will notify of the next.
+    fn take_responses(&mut self) -> Result<(), Broken> {
+        let mut response = wire::Response::new_zeroed();
+        while let Some(line) = &mut self.line {
+            while line.ring.take(response.as_mut_bytes()).map_err(Broken::Index)? {
+                self.frontend.response(&response).map_err(Broken::Request)?;
+            }
+            if !line.ring.final_check().map_err(Broken::Index)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One ring and the channels that share it.
+pub(super) struct Queue {
+    pool: Rc<Pool>,
+    inner: RefCell<Inner>,
+    /// Set when the last channel goes, when the last request ends after that, and when the back end cannot be talked to any more.
+    pub attention: Signal,
+}
+
+impl Queue {
+    /// Without a connection: requests wait. A ring request for write-zeroes writes `zeros` bytes.
+    pub fn new(pool: Rc<Pool>, indirect_pages: usize, zeros: usize) -> Self {
+        let mut frontend = Frontend::new();
+        for _ in 0..indirect_pages {
+            if let Some(page) = pool.allocate(crate::mm::PAGE_SIZE) {
+                frontend.add_indirect_page(page);
+            }
+        }
+        if let Some(zeros) = pool.allocate(zeros) {
+            zeros.zero();
+            frontend.set_zeros(zeros);
+        }
+        let inner = Inner {
+            frontend,
+            line: None,
+            inboxes: Slab::new(),
+            failing: false,
+            notifications: 0,
+        };
+        Self {
+            pool,
+            inner: RefCell::new(inner),
+            attention: Signal::new(),
+        }
+    }
+
+    /// A new channel.
+    pub fn open(self: &Rc<Self>) -> Channel {
+        let key = self.inner.borrow_mut().inboxes.insert(Inbox::default());
+        Channel {
+            queue: self.clone(),
+            key,
+        }
+    }
+
+    /// Whether nobody has a channel and no request is left.
+    pub fn is_idle(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.inboxes.is_empty() && inner.frontend.pending() == 0
+    }
+
+    /// Takes a ring for the next connection.
+    pub fn offer(&self, ring: FrontRing<RingPages>, event: Rc<EventChannel>) {
+        self.inner.borrow_mut().line = Some(Line { ring, event });
+    }
+
+    /// After [`offer`](Self::offer), when the back end has accepted: starts the connection; what waited is sent.
+    pub fn connect(&self, link: Link) {
+        let inner = &mut *self.inner.borrow_mut();
+        if let Some(line) = &inner.line {
+            inner.frontend.connect(link, line.ring.capacity());
+            inner.failing = false;
+            self.send(inner);
+        }
+    }
+
+    /// Hears and says nothing more on the ring, and gives it back. The back end may still be at work with it and with the
+    /// requests.
+    pub fn hang_up(&self) -> Option<Granted> {
+        let line = self.inner.borrow_mut().line.take()?;
+        Some(line.ring.into_memory().0)
+    }
+
+    /// After [`hang_up`](Self::hang_up), when the back end cannot reach any page any more: lets requests wait for the next connection.
+    pub fn disconnect(&self) {
+        self.inner.borrow_mut().frontend.disconnect();
+    }
+
+    /// While disconnected: fails all requests, and those to come before the next connection.
+    pub fn fail(&self) {
+        let inner = &mut *self.inner.borrow_mut();
+        inner.failing = true;
+        self.send(inner);
+    }
+
+    /// While disconnected: see [`Frontend::cache_lost`].
+    pub fn cache_lost(&self) -> bool {
+        self.inner.borrow_mut().frontend.cache_lost()
+    }
+
+    /// What the disk is like, while connected; an operation that the back end withdrew is missing.
+    pub fn properties(&self) -> Option<Properties> {
+        self.inner.borrow().frontend.link().map(|link| link.properties)
+    }
+
+    /// The disk has become different.
+    pub fn set_properties(&self, properties: Properties) {
+        self.inner.borrow_mut().frontend.set_properties(properties);
+    }
+
+    /// Counts of the data path, and notifications sent.
+    pub fn counters(&self) -> (frontend::Counters, u64) {
+        let inner = self.inner.borrow();
+        (inner.frontend.counters(), inner.notifications)
+    }
+
+    /// Takes the back end's responses, hands completions out and sends what waited for room.
+    pub fn receive(&self) -> Result<(), Broken> {
+        let inner = &mut *self.inner.borrow_mut();
+        let received = inner.take_responses();
+        match received {
+            Ok(()) => self.send(inner),
+            // What was in order before that is done nevertheless.
+            Err(_) => self.deliver(inner),
+        }
+        received
+    }
+
+    /// Puts on the ring what fits, with one notification at most; what ends with that is delivered.
+    fn send(&self, inner: &mut Inner) {
+        match &mut inner.line {
+            Some(line) if inner.frontend.link().is_some() => {
+                inner.frontend.pump(&mut line.ring);
+                if line.ring.push() {
+                    inner.notifications += 1;
+                    line.event.notify();
+                }
+            }
+            _ if inner.failing => inner.frontend.fail_all(),
+            _ => {}
+        }
+        self.deliver(inner);
+    }
+
+    /// Hands completions out.
+    fn deliver(&self, inner: &mut Inner) {
+        while let Some(finished) = inner.frontend.finished() {
+            let Some(inbox) = inner.inboxes.get_mut(finished.token.channel) else {
+                continue;
+            };
+            let result = finished.result.map_err(|failure| match failure {
+                Failure::Io => DiskError::Io,
+                Failure::Unsupported => DiskError::Unsupported,
+            });
+            inbox.completions.push_back(Completion {
+                id: finished.token.id,
+                result,
+                buffer: finished.payload,
+            });
+            if let Some(waker) = inbox.waker.take() {
+                waker.wake();
+            }
+        }
+        if inner.inboxes.is_empty() && inner.frontend.pending() == 0 {
+            self.attention.set();
+        }
+    }
+}
+
+/// A stream of requests to an uplink. Requests that it abandons when it is dropped are dropped too if the back end does
+/// not have them yet.
+pub struct Channel {
+    queue: Rc<Queue>,
+    key: usize,
+}
+
+impl disk::Channel for Channel {
+    type Buffer = Buffer;
+
+    fn reserve(&mut self, requests: usize) -> Result<(), TryReserveError> {
+        let inner = &mut *self.queue.inner.borrow_mut();
+        let rooms = inner.inboxes.iter().filter(|(key, _)| *key != self.key);
+        let others: usize = rooms.map(|(_, inbox)| inbox.room).sum();
+        inner.frontend.reserve(others + requests)?;
+        let inbox = &mut inner.inboxes[self.key];
+        let more = requests.saturating_sub(inbox.completions.len());
+        inbox.completions.try_reserve(more)?;
+        inbox.room = requests;
+        Ok(())
+    }
+
+    fn allocate(&mut self, len: usize) -> Option<Buffer> {
+        self.queue.pool.allocate_in_turn(self.key, len)
+    }
+
+    fn give_up(&mut self) {
+        self.queue.pool.leave(self.key);
+    }
+
+    fn submit(&mut self, id: usize, operation: Operation<Buffer>) {
+        let command = match operation {
+            Operation::Read { sector, buffer } => Command::Read {
+                sector,
+                payload: buffer,
+            },
+            Operation::Write { sector, buffer } => Command::Write {
+                sector,
+                payload: buffer,
+            },
+            Operation::Flush => Command::Flush,
+            Operation::Discard { sector, sectors } => Command::Discard { sector, sectors },
+            // The zeros are written in any case: nothing says that a discarded range reads as zeros.
+            Operation::WriteZeroes { sector, sectors, .. } => Command::WriteZeroes { sector, sectors },
+        };
+        let token = Token {
+            channel: self.key,
+            id,
+        };
+        self.queue
+            .inner
+            .borrow_mut()
+            .frontend
+            .submit(self.key, token, command);
+    }
+
+    fn commit(&mut self) {
+        self.queue.send(&mut self.queue.inner.borrow_mut());
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Completion<Buffer>> {
+        let inner = &mut *self.queue.inner.borrow_mut();
+        let inbox = &mut inner.inboxes[self.key];
+        if let Some(completion) = inbox.completions.pop_front() {
+            return Poll::Ready(completion);
+        }
+        match &mut inbox.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => inbox.waker = Some(context.waker().clone()),
+        }
+        self.queue.pool.wait(self.key, context.waker());
+        Poll::Pending
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.queue.pool.leave(self.key);
+        let inner = &mut *self.queue.inner.borrow_mut();
+        inner.frontend.abandon(|token| token.channel == self.key);
+        inner.inboxes.remove(self.key);
+        if inner.inboxes.is_empty() {
+            self.queue.attention.set();
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Copying between this domain's memory and pages of others, by the hypervisor.
+
+use alloc::vec::Vec;
+use core::marker::PhantomData;
+use core::ops::Range;
+
+use super::{GrantError, GrantRef};
+use crate::cell::CpuCell;
+use crate::hypercall::{self, DOMID_SELF};
+use crate::mm::{PAGE_SIZE, address_to_mfn};
+use crate::shared::SharedMemory;
+use crate::stats::{Counter, count};
+
+const COPY: u32 = 5;
+const SOURCE_IS_REFERENCE: u16 = 1;
+const TARGET_IS_REFERENCE: u16 = 2;
+
+/// `struct gnttab_copy_ptr`: a place in a page, named by grant reference or machine frame.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Place {
+    reference_or_frame: u64,
+    domid: u16,
+    offset: u16,
+}
+
+/// `struct gnttab_copy`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Operation {
+    source: Place,
+    target: Place,
+    len: u16,
+    flags: u16,
+    status: i16,
+}
+
+const _: () = assert!(size_of::<Operation>() == 40);
+
+/// Memory of this domain that the hypervisor copies from or to: it must lie in pages of the domain's own, like everything on the heap
+/// or in [`crate::mm::Pages`], and unlike a mapping.
+#[derive(Clone, Copy)]
+pub struct LocalMemory<'a> {
+    address: usize,
+    len: usize,
+    writable: bool,
+    lifetime: PhantomData<&'a mut [u8]>,
+}
+
+impl<'a> From<&'a [u8]> for LocalMemory<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self {
+            address: bytes.as_ptr() as usize,
+            len: bytes.len(),
+            writable: false,
+            lifetime: PhantomData,
+        }
+    }
+}
+
+impl<'a> From<&'a mut [u8]> for LocalMemory<'a> {
+    fn from(bytes: &'a mut [u8]) -> Self {
+        Self {
+            address: bytes.as_mut_ptr() as usize,
+            len: bytes.len(),
+            writable: true,
+            lifetime: PhantomData,
+        }
+    }
+}
+
+impl<'a> LocalMemory<'a> {
+    /// Part of shared memory.
+    ///
+    /// # Panics
+    /// If the part does not lie inside.
+    pub fn shared(memory: SharedMemory<'a>, offset: usize, len: usize) -> Self {
+        assert!(
+            offset.checked_add(len).is_some_and(|end| end <= memory.len()),
+            "range {offset:#x}+{len:#x}"
+        );
+        Self {
+            address: memory.address() + offset,
+            len,
+            writable: true,
+            lifetime: PhantomData,
+        }
+    }
+}
+
+/// Which operations of a batch belong to one call of [`CopyBatch::read`] or [`CopyBatch::write`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pieces(Range<usize>);
+
+/// Copies to be done together.
+///
+/// Each [`read`](Self::read) or [`write`](Self::write) is cut at page ends, theirs and ours; [`run`](Self::run) does all of them in one hypercall; then
+/// [`result`](Self::result) tells for each how it went.
+pub struct CopyBatch<'a> {
+    operations: Vec<Operation>,
+    lifetime: PhantomData<LocalMemory<'a>>,
+}
+
+/// The operations of the last batch, to be filled again without asking the heap.
+static SPARE: CpuCell<Vec<Operation>> = CpuCell::new(Vec::new());
+
+impl<'a> CopyBatch<'a> {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self {
+            operations: core::mem::take(&mut *SPARE.borrow()),
+            lifetime: PhantomData,
+        }
+    }
+
+    /// Adds a copy from the pages that domain `domid` grants under `reference` and its successors, from a byte offset in the first of
+    /// them, which fills `to`.
+    pub fn read(
+        &mut self,
+        domid: u16,
+        reference: GrantRef,
+        offset: u16,
+        to: impl Into<LocalMemory<'a>>,
+    ) -> Result<Pieces, GrantError> {
+        let to = to.into();
+        assert!(to.writable, "the target of a copy is read-only");
+        self.cut(reference, offset, to, |foreign, local| Operation {
+            source: Place { domid, ..foreign },
+            target: local,
+            len: 0,
+            flags: SOURCE_IS_REFERENCE,
+            status: -1,
+        })
+    }
+
+    /// Adds a copy of all of `from` to the pages that domain `domid` grants under `reference` and its successors, to a byte offset in the
+    /// first of them.
+    pub fn write(
+        &mut self,
+        domid: u16,
+        reference: GrantRef,
+        offset: u16,
+        from: impl Into<LocalMemory<'a>>,
+    ) -> Result<Pieces, GrantError> {
+        self.cut(reference, offset, from.into(), |foreign, local| Operation {
+            source: local,
+            target: Place { domid, ..foreign },
+            len: 0,
+            flags: TARGET_IS_REFERENCE,
+            status: -1,
+        })
+    }
+
+    /// Adds the operations for one copy; none of them if there is no memory, or no such reference.
+    fn cut(
+        &mut self,
+        reference: GrantRef,
+        offset: u16,
+        local: LocalMemory<'a>,
+        operation: impl Fn(Place, Place) -> Operation,
+    ) -> Result<Pieces, GrantError> {
+        let start = self.operations.len();
+        let offset = usize::from(offset);
+        let last_page = (offset + local.len.max(1) - 1) / PAGE_SIZE;
+        let last_reference = u32::try_from(last_page)
+            .ok()
+            .and_then(|pages| reference.checked_add(pages));
+        if offset >= PAGE_SIZE || last_reference.is_none() {
+            return Err(GrantError::BadRange);
+        }
+        // Each page end on either side makes one more piece.
+        let pieces = 2 + 2 * (local.len / PAGE_SIZE);
+        self.operations
+            .try_reserve(pieces)
+            .map_err(|_| GrantError::OutOfMemory)?;
+        let mut done = 0;
+        while done < local.len {
+            let (foreign, own) = (offset + done, local.address + done);
+            let (foreign_offset, own_offset) = (foreign % PAGE_SIZE, own % PAGE_SIZE);
+            let len = (local.len - done).min(PAGE_SIZE - foreign_offset.max(own_offset));
+            let foreign = Place {
+                reference_or_frame: u64::from(reference) + (foreign / PAGE_SIZE) as u64,
+                domid: 0,
+                offset: foreign_offset as u16,
+            };
+            let own = Place {
+                reference_or_frame: address_to_mfn(own),
+                domid: DOMID_SELF,
+                offset: own_offset as u16,
+            };
+            self.operations.push(Operation {
+                len: len as u16,
+                ..operation(foreign, own)
+            });
+            done += len;
+        }
+        Ok(Pieces(start..self.operations.len()))
+    }
+
+    /// How many single operations the batch has.
+    pub fn len(&self) -> usize {
+        self.operations.len()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+
+    /// Does the copies: one hypercall, or none if there is nothing to do.
+    pub fn run(&mut self) {
+        if self.operations.is_empty() {
+            return;
+        }
+        count(Counter::CopyOperations, self.operations.len() as u64);
+        count(
+            Counter::BytesGrantCopied,
+            self.operations
+                .iter()
+                .map(|operation| u64::from(operation.len))
+                .sum(),
+        );
+        // SAFETY: the structure is the command's. What is written is borrowed mutably by, or shared with, the batch.
+        let called = unsafe { hypercall::grant_table_op(COPY, Counter::GrantCopy, &mut self.operations) };
+        if let Err(error) = called {
+            // Operations that Xen did not get to keep their failing status.
+            log::error!("grant copy: {error}");
+        }
+    }
+
+    /// How a copy went; meaningful after [`run`](Self::run). After an error, an unknown part was copied.
+    pub fn result(&self, pieces: &Pieces) -> Result<(), GrantError> {
+        self.operations[pieces.0.clone()]
+            .iter()
+            .try_for_each(|operation| GrantError::check(operation.status))
+    }
+}
+
+impl Default for CopyBatch<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for CopyBatch<'_> {
+    fn drop(&mut self) {
+        let mut operations = core::mem::take(&mut self.operations);
+        operations.clear();
+        // What is unusually large is not worth keeping.
+        if operations.capacity() <= 1024 {
+            *SPARE.borrow() = operations;
+        }
+    }
+}
