@@ -1,0 +1,112 @@
+//! One segment: its switch, and the addresses of the clients in it.
+
+use alloc::{collections::BTreeSet, format, rc::Rc, string::String};
+use core::cell::RefCell;
+
+use boot::{
+    config,
+    mac::Seed,
+    statistics::{Registration, Statistics, Subject},
+};
+use devices::net::Mac;
+use kernel::{executor, xenstore};
+use network::switch::{Plug, PlugError, PortOptions, Switch, SwitchOptions};
+
+use super::runtime::{Clock, Memory};
+
+/// A segment of the network.
+pub struct Segment {
+    /// Its configured name.
+    pub name: String,
+    /// What its addresses are made of.
+    seed: Seed,
+    /// The driver domain's own address in it.
+    own: Mac,
+    switch: Switch<Memory, Clock>,
+    /// The numbers of the clients that have an address made of theirs.
+    numbers: Rc<RefCell<BTreeSet<u32>>>,
+    _counted: Registration,
+}
+
+/// A client's number in its segment, free again when this is dropped.
+pub struct Number {
+    number: u32,
+    numbers: Rc<RefCell<BTreeSet<u32>>>,
+}
+
+/// Something's place in a segment.
+pub type Socket = Plug<Memory, Clock>;
+
+impl Segment {
+    /// Sets up the switch.
+    pub async fn new(config: &config::Segment, memory: &Memory, statistics: &Statistics) -> Self {
+        let options = SwitchOptions {
+            isolate: config.isolate,
+            ..SwitchOptions::default()
+        };
+        let (switch, keeper) = Switch::new(memory.clone(), Clock, options);
+        executor::spawn(keeper).detach();
+        let counted = switch.clone();
+        let subject = Subject::new("segment", &[("name", &config.name)]);
+        let counted = statistics.register(subject, move |tell| {
+            tell("ports", counted.ports().count() as u64);
+            tell("stations", counted.stations() as u64);
+        });
+        let (seed, own) = addresses(config).await;
+        Self {
+            name: config.name.clone(),
+            seed,
+            own,
+            switch,
+            numbers: Rc::default(),
+            _counted: counted,
+        }
+    }
+
+    /// Plugs something in.
+    pub fn plug(&self, options: PortOptions) -> Result<Socket, PlugError> {
+        self.switch.plug(options)
+    }
+
+    /// The driver domain's own address in it.
+    pub fn own_address(&self) -> Mac {
+        self.own
+    }
+
+    /// Tells the counters of the port with this label, if it is in this segment.
+    pub fn tell(&self, label: &str, mut tell: impl FnMut(&'static str, u64)) {
+        if let Some(port) = self.switch.ports().find(|port| port.label == label) {
+            port.counters.each(&mut tell);
+        }
+    }
+
+    /// The lowest number that no client has, and the address made of it.
+    pub fn number(&self) -> (Number, Mac) {
+        let mut numbers = self.numbers.borrow_mut();
+        let number = (0..).find(|number| !numbers.contains(number)).unwrap_or(u32::MAX);
+        numbers.insert(number);
+        let address = self.seed.address(&format!("client {number}"));
+        let numbers = self.numbers.clone();
+        (Number { number, numbers }, address)
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        self.numbers.borrow_mut().remove(&self.number);
+    }
+}
+
+/// What the addresses of a segment are made of, and the driver domain's own. With an uplink, that is the uplink's address, which nobody else on
+/// that network has; without, both come from the segment's name.
+async fn addresses(config: &config::Segment) -> (Seed, Mac) {
+    if let Some(vif) = config.uplinks.first() {
+        if let Ok(address) = xenstore::read(&format!("device/vif/{vif}/mac")).await {
+            if let Some(address) = config::parse_mac(&address) {
+                return (Seed::uplink(address), address);
+            }
+        }
+    }
+    let seed = Seed::name(&config.name);
+    (seed, seed.address("router"))
+}
