@@ -1,0 +1,27 @@
+//! Ways for a domain to die, to be seen dying: `test=crash.<name>`.
+
+use crate::report::Outcome;
+
+/// Dies as `name` says.
+///
+/// # Errors
+/// If there is no such way to die.
+pub fn run(name: &str) -> Outcome {
+    match name {
+        "panic" => panic!("asked to panic"),
+        // SAFETY: nothing is mapped there; the domain ends with the access.
+        "page-fault" => unsafe {
+            core::ptr::without_provenance::<u8>(0x1000_0000_0000).read_volatile();
+        },
+        // SAFETY: the address is not canonical; the domain ends with the access.
+        "general-protection" => unsafe {
+            core::arch::asm!("mov al, [{}]", in(reg) 0x8000_0000_0000_0000_u64, out("al") _, options(nostack, readonly));
+        },
+        // SAFETY: the domain ends with the instruction.
+        "invalid-opcode" => unsafe { core::arch::asm!("ud2", options(nostack)) },
+        _ => {}
+    }
+    Err(alloc::format!(
+        "test=crash.{name}: expected panic, page-fault, general-protection or invalid-opcode"
+    ))
+}
