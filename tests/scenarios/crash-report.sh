@@ -1,0 +1,26 @@
+# A panic and a trap are reported with where, why and a backtrace; then the domain has crashed, and on_crash applies.
+# mostly: 4.20
+need client
+crashed() {
+    xl list "$1" | awk 'NR == 2 { exit $5 !~ /c/ }'
+}
+dies() {
+    client "$1" "test=crash.$1" "vdev=xvda,format=raw,access=rw,target=$(disk "$1" 1)" >/dev/null
+    wait_until 30 "$1 crashes, and is preserved" crashed "$1"
+    printed "$1" "$2" || fail "$1 does not say '$2'"
+    xl destroy "$1"
+    printed "$1" 'backtrace:\( 0x[0-9a-f]*\)\{3,\}' || fail "$1 gives no backtrace"
+}
+dies panic 'panic at tests/client/src/crash.rs:.*: asked to panic'
+dies page-fault 'page fault.*0x100000000000'
+dies general-protection 'general protection'
+dies invalid-opcode 'invalid opcode'
+
+# on_crash = restart gives it another domain id.
+xl create $stubdom/xl/client.cfg "name='again'" "extra='test=crash.panic'" "disk=[]" "on_crash='restart'"
+again() {
+    [ "$(cat /var/log/xen/console/guest-again.log* | grep -c 'asked to panic')" -ge 2 ]
+}
+wait_until 60 "it is started again" again
+# xl gives up when a domain crashes at once after its restart.
+xl destroy again || true

@@ -1,0 +1,42 @@
+# A guest on dom0's bridge: lease, name, IPv4 and IPv6, downloads and uploads with checksums, iperf3 in all ways, VLAN tags.
+# variants: pv@4.17 pvh@4.20
+# timeout: 400
+need image driver
+network_up
+# In MiB. 256 take an emulated PVH guest many minutes.
+size=${size:-16}
+sum=$(served_file data "$size")
+ip link add link "$bridge" name vlan7 type vlan id 7
+ip addr add 10.77.7.1/24 dev vlan7
+ip link set vlan7 up
+driver_domain "vif:mac=00:16:3e:00:00:01,bridge=$bridge" +memory=32 -- segment.lan=uplink=vif0
+guest g "$variant" "$(virtio_nic)" +memory=$((320 + 2 * size)) <<G
+set -e
+nic=\$(wait_for_nic virtio_net)
+get_lease \$nic
+echo "offloads: \$(ethtool -k \$nic | grep -E '^(tx-checksumming|scatter-gather|tcp-segmentation-offload|generic-receive-offload|rx-checksumming): ' | tr '\n' ' ')"
+wait_for_prefix \$nic
+ping -q -c 3 -i 0.2 10.77.0.1
+ping -q -c 3 -i 0.2 -s 3000 fd77::1
+curl --silent --show-error --fail --output /tmp/data http://files.bed/data
+[ "\$(sha256sum </tmp/data)" = "$sum  -" ]
+upload /tmp/data http://files.bed/cgi-bin/upload $sum
+rm /tmp/data
+iperf "TCP out" --client 10.77.0.1 --time 3
+iperf "TCP in" --client 10.77.0.1 --time 3 --reverse
+iperf "TCP both" --client fd77::1 --time 3 --bidir
+for length in 64 1400 9000 65507; do
+    iperf "UDP \$length out" --client 10.77.0.1 --udp --bitrate 10M --length \$length --time 1
+    iperf "UDP \$length in" --client 10.77.0.1 --udp --bitrate 10M --length \$length --time 1 --reverse
+done
+ip link add link \$nic name vlan7 type vlan id 7
+ip addr add 10.77.7.2/24 dev vlan7
+ip link set vlan7 up
+ping -q -c 3 -i 0.2 -s 1472 -M do 10.77.7.1
+iperf "TCP out, tagged" --client 10.77.7.1 --time 1
+iperf "TCP in, tagged" --client 10.77.7.1 --time 1 --reverse
+no_kernel_warnings
+G
+lease g >/dev/null
+guest_ends g 340
+grep iperf "$(console g)"

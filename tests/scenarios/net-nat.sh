@@ -1,0 +1,58 @@
+# A guest behind NAT: its reserved lease, names, downloads and pings by way of the driver domain's address, a port forward to it, a rule that
+# stops it, a prefix for IPv6, and the counters by HTTP.
+# timeout: 300
+need image driver
+lease_time=2m
+network_up
+sum=$(served_file data 16)
+busybox httpd -f -p 10.77.0.1:81 -h /run/network/www &
+echo $! >/run/network/httpd-81.pid
+driver_domain "vif:mac=00:16:3e:00:00:01,bridge=$bridge" +memory=32 -- \
+    segment.inside=address=10.1.0.1/24,address=fd10:1::1/64,dhcp=10.1.0.100-10.1.0.199,nat=outside \
+    segment.outside=uplink=vif0,address=dhcp,metrics=9100 \
+    lease.inside=00:16:3e:01:00:05,10.1.0.5 forward.inside=tcp:8080:10.1.0.5:80 rule.inside=deny,tcp,to=10.77.0.0/24,port=81
+guest g pv "$(virtio_nic mac=00:16:3e:01:00:05)" <<G
+set -e
+nic=\$(wait_for_nic virtio_net)
+get_lease \$nic
+ping -q -c 3 -i 0.2 10.1.0.1
+wait_for_prefix \$nic
+ping -q -c 3 -i 0.2 fd10:1::1
+ping -q -c 3 -i 0.2 10.77.0.1
+busybox nslookup -type=a files.bed
+busybox nslookup -type=a files.bed 10.77.0.1
+download http://files.bed/data $sum
+curl --silent --show-error --fail --output /tmp/data http://files.bed/data
+upload /tmp/data http://files.bed/cgi-bin/upload $sum
+iperf "TCP out" --client 10.77.0.1 --time 2
+iperf "TCP in" --client 10.77.0.1 --time 2 --reverse
+iperf "UDP out" --client 10.77.0.1 --udp --bitrate 10M --time 1
+if curl --silent --max-time 5 http://10.77.0.1:81/data >/dev/null; then
+    echo "the rule does not stop it"
+    exit 1
+fi
+mkdir /run/www
+echo "served by the guest" >/run/www/index.html
+busybox httpd -p 80 -h /run/www
+echo serving
+read -r _ </dev/console
+no_kernel_warnings
+G
+wait_printed g '^serving' 150
+same "the guest's lease" "$(lease g)" 10.1.0.5
+same "what port 81 serves to others" "$(curl --silent --fail http://10.77.0.1:81/data | sha256sum | cut -d' ' -f1)" "$sum"
+outside=$(awk '$2 == "00:16:3e:00:00:01" { print $3 }' /run/network/leases)
+same "what is behind the forwarded port" "$(curl --silent --show-error --max-time 10 "http://$outside:8080/")" "served by the guest"
+curl --silent --show-error --max-time 10 "http://$outside:9100/metrics" >metrics
+grep -m 5 -v '^#' metrics || fail "there are no counters at port 9100"
+# A port without a forward leads nowhere.
+! curl --silent --max-time 2 "http://$outside:8081/" || fail "a port is forwarded that should not be"
+# Half of the lease's time after it was given, and the address stays.
+renewed() {
+    [ "$(grep -c "DHCPACK.* $outside 00:16:3e:00:00:01" /run/network/dnsmasq.log)" -ge 2 ]
+}
+wait_until 90 "the address outside is renewed" renewed
+same "what is behind the forwarded port" "$(curl --silent --show-error --max-time 10 "http://$outside:8080/")" "served by the guest"
+echo >"$(xenstore-read "/local/domain/$(xl domid g)/console/tty")"
+guest_ends g 60
+grep iperf "$(console g)"
