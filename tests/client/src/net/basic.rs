@@ -151,7 +151,7 @@ async fn http(host: &mut Host, port: u16) -> Outcome {
 /// Sets the device up and ends its use, a few times; the queues by themselves first, if that is wanted.
 async fn again(device: &Rc<Device>, place: Place, ring_reset: bool) -> Outcome {
     for sequence in 1000..1005 {
-        let mut host = Host::at(device, ring_reset, place)?;
+        let mut host = Host::at(device, ring_reset, place).await?;
         host.ping(sequence, 1000).await?;
         host.finish()?;
     }
@@ -163,7 +163,7 @@ async fn reconnect(frontend: &Frontend, place: Place) -> Outcome {
     for round in 0..5 {
         let failed = |error| format!("round {round}: {error}");
         let device = Rc::new(frontend.connect().await.map_err(failed)?);
-        let mut host = Host::at(&device, false, place)?;
+        let mut host = Host::at(&device, false, place).await?;
         host.ping(round, 100).await.map_err(failed)?;
         host.finish()?;
         leave(frontend, device).await.map_err(failed)?;

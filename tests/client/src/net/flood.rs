@@ -30,7 +30,7 @@ pub async fn run(report: &mut Report, frontend: &Frontend) -> Outcome {
     report.check(&format!("net-flood.{seconds}s"), flooding).await;
     report
         .check("net-flood.afterwards", async {
-            let mut host = Host::at(&device, false, place)?;
+            let mut host = Host::at(&device, false, place).await?;
             host.ping(1, 1000).await?;
             host.finish()
         })

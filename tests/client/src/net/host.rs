@@ -66,7 +66,7 @@ impl Host {
     }
 
     /// Like [`new`](Self::new), as the host that it was earlier, and lets the gateway know where it is.
-    pub fn at(device: &Rc<Device>, ring_reset: bool, place: Place) -> Outcome<Self> {
+    pub async fn at(device: &Rc<Device>, ring_reset: bool, place: Place) -> Outcome<Self> {
         let mut host = Self::new(device, ring_reset)?;
         ensure!(
             host.place.mac == place.mac,
@@ -75,8 +75,8 @@ impl Host {
             host.place.mac
         );
         host.settle(place);
-        // The gateway may have been told something else since.
-        host.nic.send(&place.arp_request())?;
+        // The gateway may have been told something else since, and right after a flood broadcasts still get lost.
+        host.find_gateway().await?;
         Ok(host)
     }
 
@@ -164,15 +164,18 @@ impl Host {
             gateway,
             ..self.place
         });
-        let request = self.place.arp_request();
-        let gateway_mac = self
-            .ask("ARP for the gateway", &request, |answer| match answer {
-                Answer::Address(address, mac) if *address == gateway => Some(*mac),
-                _ => None,
-            })
-            .await?;
-        self.place.gateway_mac = gateway_mac;
+        self.place.gateway_mac = self.find_gateway().await?;
         Ok(self.place)
+    }
+
+    /// Asks for the gateway's Ethernet address, which tells the gateway this host's.
+    async fn find_gateway(&mut self) -> Outcome<EthernetAddress> {
+        let (request, gateway) = (self.place.arp_request(), self.place.gateway);
+        self.ask("ARP for the gateway", &request, |answer| match answer {
+            Answer::Address(address, mac) if *address == gateway => Some(*mac),
+            _ => None,
+        })
+        .await
     }
 
     /// Has the gateway echo so many bytes.

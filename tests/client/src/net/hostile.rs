@@ -66,7 +66,7 @@ async fn scenario(frontend: &Frontend, place: &Place, name: &'static str, grants
 
 /// Fails unless the device, after a reset, reaches the gateway.
 async fn works(device: &Rc<Device>, place: &Place) -> Outcome {
-    let mut host = Host::at(device, false, *place)?;
+    let mut host = Host::at(device, false, *place).await?;
     host.ping(1, 1000).await?;
     host.finish()
 }
