@@ -1,11 +1,11 @@
 //! Archives of files: cpio, as the kernel unpacks it into an initramfs, and squashfs, as it mounts it.
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use cpio::newc::{self, ModeFileType};
 
 use crate::host;
@@ -30,17 +30,31 @@ impl Cpio {
 
     /// Adds an empty folder. Its parent must have been added.
     pub fn folder(&mut self, name: &str) -> Result<()> {
-        self.entry(name, ModeFileType::Directory, 0o755, &[])
+        self.entry(name, ModeFileType::Directory, 0o755, 0, io::empty())
     }
 
     /// Adds a file. Its folder must have been added.
     pub fn file(&mut self, name: &str, permissions: u32, content: &[u8]) -> Result<()> {
-        self.entry(name, ModeFileType::Regular, permissions, content)
+        self.entry(
+            name,
+            ModeFileType::Regular,
+            permissions,
+            content.len() as u64,
+            content,
+        )
+    }
+
+    /// Adds a file with the content of another one, which may be large. Its folder must have been added.
+    pub fn copy(&mut self, name: &str, from: &Path) -> Result<()> {
+        let file = File::open(from).with_context(|| from.display().to_string())?;
+        let len = file.metadata()?.len();
+        self.entry(name, ModeFileType::Regular, 0o644, len, file.take(len))
     }
 
     /// Adds a symbolic link.
     pub fn link(&mut self, name: &str, target: &str) -> Result<()> {
-        self.entry(name, ModeFileType::Symlink, 0o777, target.as_bytes())
+        let target = target.as_bytes();
+        self.entry(name, ModeFileType::Symlink, 0o777, target.len() as u64, target)
     }
 
     /// Ends the archive.
@@ -52,14 +66,21 @@ impl Cpio {
         Ok(())
     }
 
-    fn entry(&mut self, name: &str, kind: ModeFileType, permissions: u32, content: &[u8]) -> Result<()> {
+    fn entry(
+        &mut self,
+        name: &str,
+        kind: ModeFileType,
+        permissions: u32,
+        len: u64,
+        mut content: impl Read,
+    ) -> Result<()> {
         let builder = newc::Builder::new(name)
             .ino(self.inode)
             .mode(permissions)
             .set_mode_file_type(kind);
         self.inode += 1;
-        let mut writer = builder.write(&mut self.out, u32::try_from(content.len())?);
-        writer.write_all(content)?;
+        let mut writer = builder.write(&mut self.out, u32::try_from(len)?);
+        io::copy(&mut content, &mut writer)?;
         writer.finish()?;
         Ok(())
     }

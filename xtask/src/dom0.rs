@@ -1,4 +1,4 @@
-//! dom0's half of the bed: Xen, a kernel, an initramfs that finds the root disk, and that disk, as files for QEMU.
+//! dom0's half of the bed: Xen, a kernel, an initramfs that mounts the root file system, and an image of that.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -13,7 +13,7 @@ use crate::ui::Step;
 use crate::{cache, debian, host};
 
 /// Counts up when this module lays out the files differently.
-const RECIPE: &str = "dom0 2";
+const RECIPE: &str = "dom0 3";
 
 /// What the toolstack, the hotplug scripts and the scenarios use in dom0.
 const PACKAGES: &[&str] = &[
@@ -84,8 +84,8 @@ const MODULES: &[&str] = &[
     "net/sched/",
 ];
 
-/// What the initramfs loads to reach the root disk.
-const BOOT_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "squashfs", "overlay"];
+/// What the initramfs loads to mount the root file system.
+const BOOT_MODULES: &[&str] = &["loop", "squashfs", "overlay"];
 
 /// The files that QEMU boots, in the cache.
 pub struct Dom0 {
@@ -93,7 +93,7 @@ pub struct Dom0 {
     pub xen: PathBuf,
     /// dom0's kernel.
     pub kernel: PathBuf,
-    /// dom0's initramfs.
+    /// dom0's initramfs, to which a run adds images.
     pub initramfs: PathBuf,
     /// The root file system, a squashfs image; it is never written.
     pub root: PathBuf,
@@ -166,7 +166,7 @@ fn make(suite: Suite, packages: &[String], init: &[u8], folder: &Path) -> Result
 
 fn make_initramfs(tree: &Path, release: &str, init: &[u8], file: &Path) -> Result<()> {
     let mut initramfs = archive::Cpio::new(File::create(file)?);
-    for folder in ["bin", "dev", "lower", "modules", "root", "upper"] {
+    for folder in ["bin", "dev", "guest", "lower", "modules", "root", "upper"] {
         initramfs.folder(folder)?;
     }
     initramfs.file("init", 0o755, init)?;

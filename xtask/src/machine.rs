@@ -15,11 +15,9 @@ use crate::dom0::Dom0;
 pub struct Machine<'a> {
     /// Xen and dom0.
     pub dom0: &'a Dom0,
-    /// The tar archive that dom0 unpacks over its root.
-    pub archive: PathBuf,
-    /// The squashfs image with the guest's kernel and initrd.
-    pub guest: PathBuf,
-    /// The folder that dom0 sees as `/var/log/xen`; `xen.log` in it takes Xen's and dom0's console.
+    /// dom0's initramfs, with all that it mounts and unpacks.
+    pub initramfs: PathBuf,
+    /// The folder that takes what dom0 has in `/var/log/xen`, and in `xen.log` Xen's and dom0's console.
     pub logs: PathBuf,
     /// Whether virtual time counts instructions, so that a run repeats exactly.
     pub icount: bool,
@@ -41,8 +39,8 @@ pub struct Running {
     pub errors: UnixStream,
 }
 
-/// dom0's memory, in MiB: daemons, the toolstack, a 1 GiB folder for disks in RAM, and logs.
-const DOM0_MEMORY: u32 = 2048;
+/// dom0's memory, in MiB: its file systems, daemons, the toolstack, a 1 GiB folder for disks in RAM, and logs.
+const DOM0_MEMORY: u32 = 2560;
 
 /// The processor, without what QEMU 7.2 emulates wrongly. With SMAP a PV dom0 dies; with RDTSCP a PVH guest hangs in Xen's
 /// emulator; with XSAVE a PVH guest's kernel warns of its sizes; with CX16 (cmpxchg16b) a busy PVH guest can find garbage in
@@ -76,7 +74,6 @@ impl Machine<'_> {
             command.args(["-cpu", CPU]);
         }
         self.add_boot(&mut command);
-        self.add_disks(&mut command);
         command
             .arg("-serial")
             .arg(joined("file:", &self.logs.join("xen.log")));
@@ -128,28 +125,18 @@ impl Machine<'_> {
 
     fn add_boot(&self, command: &mut Command) {
         command.arg("-kernel").arg(&self.dom0.xen);
+        // The emulator's memory is zero already.
         command.args([
             "-append",
-            &format!("console=com1 com1=115200,8n1 dom0_mem={DOM0_MEMORY}M,max:{DOM0_MEMORY}M"),
+            &format!("console=com1 com1=115200,8n1 bootscrub=off dom0_mem={DOM0_MEMORY}M,max:{DOM0_MEMORY}M"),
         ]);
         // A comma ends a module, and two stand for one.
         let quoted = |path: &std::path::Path| path.display().to_string().replace(',', ",,");
         command.arg("-initrd").arg(format!(
             "{} console=hvc0 loglevel=5 rdinit=/init,{}",
             quoted(&self.dom0.kernel),
-            quoted(&self.dom0.initramfs)
+            quoted(&self.initramfs)
         ));
-    }
-
-    fn add_disks(&self, command: &mut Command) {
-        let disks = [&self.dom0.root, &self.archive, &self.guest];
-        for (index, disk) in disks.into_iter().enumerate() {
-            command.arg("-drive").arg(joined(
-                &format!("if=none,id=disk{index},format=raw,readonly=on,file="),
-                disk,
-            ));
-            command.args(["-device", &format!("virtio-blk-pci,drive=disk{index}")]);
-        }
     }
 }
 
