@@ -59,26 +59,36 @@ proptest! {
     }
 
     #[test]
-    fn checksums_are_computed_wherever_they_are(
-        bytes in prop::collection::vec(any::<u8>(), 60..3000),
+    fn checksums_are_computed_where_they_belong_and_nowhere_else(
+        shape in packet::shape(0..6),
+        udp in any::<bool>(),
+        len in 0usize..3000,
         start in 0usize..230,
         offset in 0usize..20,
+        near in any::<bool>(),
     ) {
-        let start = start.min(bytes.len() - 40);
-        let offload = Offload {
+        let payload: Vec<u8> = (0..len).map(|n| (n * 31 / 11) as u8).collect();
+        let (source, field) = if udp { (shape.udp(&payload), 6) } else { (shape.tcp(&payload), 16) };
+        let right = Offload {
+            checksum: Checksum::Partial { start: shape.transport() as u16, offset: field },
+            segmentation: None,
+        };
+        prop_assert_eq!(needed(frame(&source, right).buffer(), right), Some(right));
+        let all = Abilities { checksum: true, ..Abilities::default() };
+        prop_assert_eq!(made(&source, right, all).unwrap(), [(source.clone(), right)]);
+        let (packet, left) = made(&source, right, Abilities::default()).unwrap().pop().unwrap();
+        prop_assert_eq!(left, Offload::default());
+        let mut expected = source.clone();
+        let sum = !packet::sum(&source[shape.transport()..]);
+        let field = shape.transport() + usize::from(field);
+        expected[field..field + 2].copy_from_slice(&if sum == 0 { 0xffff } else { sum }.to_be_bytes());
+        prop_assert_eq!(packet, expected);
+        let start = if near { shape.transport() } else { start };
+        let lie = Offload {
             checksum: Checksum::Partial { start: start as u16, offset: offset as u16 },
             segmentation: None,
         };
-        let all = Abilities { checksum: true, ..Abilities::default() };
-        prop_assert_eq!(made(&bytes, offload, all).unwrap(), [(bytes.clone(), offload)]);
-        let mut made = made(&bytes, offload, Abilities::default()).unwrap();
-        let (packet, left) = made.pop().unwrap();
-        prop_assert_eq!(left, Offload::default());
-        let mut expected = bytes.clone();
-        let sum = !packet::sum(&bytes[start..]);
-        let field = start + offset;
-        expected[field..field + 2].copy_from_slice(&if sum == 0 { 0xffff } else { sum }.to_be_bytes());
-        prop_assert_eq!(packet, expected);
+        prop_assert_eq!(needed(frame(&source, lie).buffer(), lie).is_some(), lie == right);
     }
 
     #[test]
@@ -186,4 +196,36 @@ fn nobody_cuts_into_crumbs() {
     let buffer = frame(&source, Offload::default());
     let can = |size| needed(buffer.buffer(), shape.offload(Some(size))).is_some();
     assert!(can(8) && !can(7) && !can(0));
+}
+
+#[test]
+fn only_whole_packets_of_tcp_and_udp_have_a_checksum_to_compute() {
+    let shape = Shape {
+        vlan: true,
+        ipv6: false,
+        ip_options: 0,
+        tcp_options: 0,
+        flags: 0x10,
+        sequence: 0,
+        id: 0,
+    };
+    let offload = shape.offload(None);
+    let taken = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut source = shape.tcp(&[7; 100]);
+        change(&mut source);
+        needed(frame(&source, offload).buffer(), offload).is_some()
+    };
+    const IP: usize = 18;
+    assert!(taken(&|_| {}));
+    // More fragments, a later one; ICMP, GRE; a packet that ends before; ARP, and a protocol that nobody knows.
+    assert!(!taken(&|frame| frame[IP + 6] |= 0x20));
+    assert!(!taken(&|frame| frame[IP + 7] |= 1));
+    assert!(!taken(&|frame| frame[IP + 9] = 1));
+    assert!(!taken(&|frame| frame[IP + 9] = 47));
+    assert!(!taken(&|frame| frame[IP + 3] = 20 + 17));
+    assert!(!taken(&|frame| frame[17] = 6));
+    assert!(!taken(&|frame| frame[16..18].fill(0x99)));
+    // Three VLAN tags are more than are looked behind.
+    let tags = [0x81, 0, 0, 1];
+    assert!(!taken(&|frame| drop(frame.splice(12..12, tags))));
 }

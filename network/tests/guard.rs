@@ -1,11 +1,21 @@
 //! In whose name a client may send.
 
+/// A driver and its memory, to send frames as a guest does.
+#[allow(clippy::manual_is_multiple_of, reason = "for an older Rust")]
+#[path = "../../devices/tests/support/mod.rs"]
+mod device;
 mod support;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::task::{Context, Poll, Waker};
 
-use devices::net::Mac;
-use network::switch::{PortOptions, Prefix, Reason};
+use device::driver::Layout;
+use device::guest::Payload;
+use device::machine::{ARENA, Machine, Uplink};
+use devices::features::{ACCESS_PLATFORM, VERSION_1};
+use devices::net::offload::{Abilities, Parts};
+use devices::net::{Checksum, Frame, Mac, Nic, Offload, Options, Port, features};
+use network::switch::{Memory, Plug, PortOptions, Prefix, Reason, Switch, SwitchOptions};
 use proptest::prelude::*;
 use support::*;
 
@@ -25,6 +35,10 @@ fn v6(text: &str) -> Ipv6Addr {
 
 /// A client that is guarded, with its addresses: none, or a few.
 fn client(net: &Net, with_addresses: bool) -> TestPlug {
+    net.plug(options(with_addresses))
+}
+
+fn options(with_addresses: bool) -> PortOptions {
     let network = Prefix {
         address: IpAddr::V6(v6("2001:db8:0:7::")),
         len: 64,
@@ -33,10 +47,10 @@ fn client(net: &Net, with_addresses: bool) -> TestPlug {
         true => vec![IpAddr::V4(IP).into(), network],
         false => vec![],
     };
-    net.plug(PortOptions {
+    PortOptions {
         addresses,
         ..PortOptions::client("client", OWN)
-    })
+    }
 }
 
 /// What becomes of a frame from the client, with and without addresses.
@@ -379,8 +393,128 @@ fn fragments_of_ipv4_hide_and_change_nothing() {
     }
 }
 
+/// Memory for frames, as much as is wanted, that a driver's memory can be copied to.
+struct Plenty;
+
+impl Memory for Plenty {
+    type Buffer = Payload;
+
+    fn allocate(&self, len: usize) -> Option<Payload> {
+        Some(Payload::new(len, |_| {}))
+    }
+
+    fn poll_free(&self, _: usize, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+}
+
+/// A guest's device in a switch.
+#[derive(Clone)]
+struct Plugged;
+
+impl Uplink for Plugged {
+    type Model = Nic<Plug<Plenty, Clock>>;
+
+    fn step(&self, _: &mut device::Random) -> bool {
+        false
+    }
+}
+
+/// What arrives on the wire of what a guest with addresses sends by its device, all that is left to others done.
+fn on_the_wire(bytes: &[u8], checksum: Checksum) -> Option<Vec<u8>> {
+    let (switch, _keeper) = Switch::new(Plenty, Clock::default(), SwitchOptions::default());
+    let uplink = switch.plug(PortOptions::uplink("uplink")).unwrap();
+    uplink.set_link(LINK);
+    let nic = Options {
+        mac: OWN,
+        mac_fixed: true,
+        pairs: 1,
+    };
+    let nic = Nic::new(switch.plug(options(true)).unwrap(), nic);
+    let mut machine = Machine::with(nic, Plugged, 3, 1);
+    let mut driver = machine
+        .start(VERSION_1 | ACCESS_PLATFORM | features::CSUM, 8)
+        .remove(1);
+    let offload = Offload {
+        checksum,
+        segmentation: None,
+    };
+    let whole = [&device::packet::header(&offload, 0, 0), bytes].concat();
+    machine.guest.write(ARENA, &whole);
+    let piece = (ARENA, whole.len(), false);
+    driver.add(&[piece], Layout::Direct, &mut machine.random).unwrap();
+    driver.publish();
+    machine.run();
+    let mut context = Context::from_waker(Waker::noop());
+    let Poll::Ready(frame) = uplink.poll_receive(0, &mut context) else {
+        return None;
+    };
+    // As for a back end that can do nothing by itself.
+    let mut parts = Parts::new(&frame, Abilities::default())?;
+    let mut sent = Frame::new(Payload::new(parts.next_len()?, |_| {}), Offload::default(), None);
+    assert!(parts.fill(frame.buffer(), &mut sent, &mut vec![]));
+    Some(device::port::bytes(&sent))
+}
+
+/// Frames that a guarded client may send.
+fn honest() -> Vec<Vec<u8>> {
+    let datagram = [udp(53, 68), vec![7; 40]].concat();
+    let own = v6("2001:db8:0:7::1");
+    let mut tagged = ipv4(IP, 17, &datagram);
+    tagged.splice(12..12, [0x81, 0, 0, 5]);
+    vec![
+        arp(OWN, OWN, IP),
+        ipv4(IP, 17, &datagram),
+        ipv4(IP, 6, &[0x50; 60]),
+        tagged,
+        ipv6(own, 17, &datagram),
+        ipv6(own, DESTINATION_OPTIONS, &behind(&[8], 17, &datagram)),
+        ipv6(own, 58, &discovery(136, own, Some((2, OWN)))),
+    ]
+}
+
+#[test]
+fn a_checksum_takes_the_place_of_nothing_else() {
+    // What the sums come to is up to the sender: his padding makes the field anything he likes.
+    let forge = |mut frame: Vec<u8>, start: u16, offset: u16, wanted: u16| {
+        frame.extend([0, 0]);
+        let pad = frame.len() - 2;
+        assert_eq!((pad - usize::from(start)) % 2, 0);
+        let rest = device::packet::sum(&frame[usize::from(start)..]);
+        let fill = device::packet::sum(&[(!wanted).to_be_bytes(), (!rest).to_be_bytes()].concat());
+        frame[pad..].copy_from_slice(&fill.to_be_bytes());
+        on_the_wire(&frame, Checksum::Partial { start, offset })
+    };
+    let datagram = ipv4(IP, 17, &[udp(53, 68), vec![7; 40]].concat());
+    // Where it belongs.
+    let sent = forge(datagram.clone(), 34, 6, 0x1234).unwrap();
+    assert_eq!(sent[40..42], [0x12, 0x34]);
+    // The address that ARP claims, the own station's, the IP source, the port that only servers send from, a neighbour's address.
+    assert_eq!(forge(arp(OWN, OWN, IP), 28, 2, 0x0002), None);
+    assert_eq!(forge(datagram.clone(), 0, 10, 0x0002), None);
+    assert_eq!(forge(datagram.clone(), 14, 14, 0x0002), None);
+    assert_eq!(forge(datagram, 34, 0, 67), None);
+    let own = v6("2001:db8:0:7::1");
+    let claim = ipv6(own, 58, &discovery(136, own, Some((2, OWN))));
+    assert_eq!(forge(claim, 54, 22, 0x0002), None);
+}
+
 proptest! {
     #![proptest_config(cases(512))]
+
+    /// What arrives after everything was done that was left to others is what the guard lets through.
+    #[test]
+    fn offloading_gets_nothing_by(
+        frame in prop::sample::select(honest()),
+        start in 0..80u16,
+        offset in 0..20u16,
+        padding in any::<[u8; 2]>(),
+    ) {
+        let frame = [&frame[..], &padding].concat();
+        if let Some(sent) = on_the_wire(&frame, Checksum::Partial { start, offset }) {
+            prop_assert_eq!(verdicts(&sent), [OK, OK]);
+        }
+    }
 
     /// Whatever a client sends, what arrives is from its own address.
     #[test]

@@ -116,6 +116,37 @@ impl Shape {
         frame
     }
 
+    /// The same frame with UDP in place of TCP.
+    pub fn udp(&self, payload: &[u8]) -> Vec<u8> {
+        let at = self.transport();
+        let mut frame = Shape {
+            tcp_options: 0,
+            ..*self
+        }
+        .tcp(payload);
+        // The header is that much shorter, and so is all that says how long the packet is.
+        let less = 12u16;
+        frame.drain(at + 8..at + 20);
+        let ip = self.ethernet();
+        let len = ip + if self.ipv6 { 4 } else { 2 };
+        let shorter = u16::from_be_bytes([frame[len], frame[len + 1]]) - less;
+        frame[len..len + 2].copy_from_slice(&shorter.to_be_bytes());
+        let next = match (self.ipv6, self.ip_options) {
+            (false, _) => ip + 9,
+            (true, 0) => ip + 6,
+            (true, _) => at - 8,
+        };
+        frame[next] = 17;
+        if !self.ipv6 {
+            frame[ip + 10..ip + 12].fill(0);
+            let sum = !sum(&frame[ip..at]);
+            frame[ip + 10..ip + 12].copy_from_slice(&sum.to_be_bytes());
+        }
+        let udp = (frame.len() - at) as u16;
+        frame[at + 4..at + 6].copy_from_slice(&udp.to_be_bytes());
+        frame
+    }
+
     fn pseudo_header(&self, frame: &[u8]) -> Vec<u8> {
         let at = self.ethernet();
         let (from, to) = if self.ipv6 {

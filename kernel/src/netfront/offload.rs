@@ -1,7 +1,7 @@
 //! Between what netif says of a frame and what the network does.
 
 use devices::memory::Buffer;
-use devices::net::headers::{Headers, PREFIX};
+use devices::net::headers::Headers;
 use devices::net::offload::{Abilities, Sum, headers_len, needed};
 use devices::net::{Checksum, Frame, Offload, Segmentation, SegmentationKind};
 use protocols::netif::nodes::Features;
@@ -25,7 +25,7 @@ pub(super) fn of_received<B: Buffer>(buffer: &B, info: &Info) -> Option<Offload>
             segmentation: None,
         });
     }
-    let headers = parse(buffer)?;
+    let headers = Headers::of(buffer)?;
     let checksum = headers.partial()?;
     let (Checksum::Partial { start, offset }, Some(ip)) = (checksum, headers.ip) else {
         return None;
@@ -83,7 +83,8 @@ pub(super) fn abilities<B: Buffer>(frame: &Frame<B>, features: &Features) -> Abi
             ..Abilities::default()
         };
     }
-    let Some((headers, ip)) = parse(frame.buffer()).and_then(|headers| Some((headers, headers.ip?))) else {
+    let Some((headers, ip)) = Headers::of(frame.buffer()).and_then(|headers| Some((headers, headers.ip?)))
+    else {
         return Abilities::default();
     };
     let is_v4 = ip.source.is_ipv4();
@@ -100,13 +101,6 @@ pub(super) fn abilities<B: Buffer>(frame: &Frame<B>, features: &Features) -> Abi
         tcp4: features.gso_tcp4 && fits,
         tcp6: features.gso_tcp6 && fits,
     }
-}
-
-fn parse<B: Buffer>(buffer: &B) -> Option<Headers> {
-    let mut prefix = [0; PREFIX];
-    let prefix = &mut prefix[..buffer.len().min(PREFIX)];
-    buffer.read(0, prefix);
-    Headers::parse(prefix)
 }
 
 #[cfg(test)]
@@ -284,7 +278,7 @@ mod tests {
             offset: 16,
         };
         let extended = Bytes(RefCell::new(extended));
-        assert!(parse(&extended).and_then(|headers| headers.partial()) == Some(behind));
+        assert!(Headers::of(&extended).and_then(|headers| headers.partial()) == Some(behind));
         assert!(!abilities(extended, behind, None, &ALL).0);
         // Nothing to be done.
         assert!(abilities(tagged(10), Checksum::Valid, None, &none).0);

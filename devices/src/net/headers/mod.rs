@@ -10,6 +10,7 @@ pub use claim::Claim;
 pub use ip::{Ip, Ports, protocol};
 
 use super::{Checksum, ETHERNET_HEADER, Mac};
+use crate::memory::Buffer;
 
 /// How many bytes of a frame's start are enough to find every header that a reasonable frame has.
 pub const PREFIX: usize = 256;
@@ -51,6 +52,14 @@ pub struct Headers {
 }
 
 impl Headers {
+    /// Finds the headers of the frame in a buffer, as far as they are in its first [`PREFIX`] bytes.
+    pub fn of<B: Buffer>(buffer: &B) -> Option<Self> {
+        let mut prefix = [0; PREFIX];
+        let prefix = &mut prefix[..buffer.len().min(PREFIX)];
+        buffer.read(0, prefix);
+        Self::parse(prefix)
+    }
+
     /// Finds the headers in the first bytes of a frame ([`PREFIX`] are enough). `None` if even an Ethernet header is not there.
     pub fn parse(frame: &[u8]) -> Option<Self> {
         let destination = array(frame, 0)?;
@@ -88,8 +97,8 @@ impl Headers {
         })
     }
 
-    /// For a frame whose TCP or UDP checksum is still to be computed, as a netif back end says without saying where: where. `None` if
-    /// it has no such checksum.
+    /// Where the frame's TCP or UDP checksum is to be computed, if that is still to be done; netif does not say it. `None` if it has no
+    /// such checksum.
     pub fn partial(&self) -> Option<Checksum> {
         let ip = self.ip.as_ref().filter(|ip| !ip.fragment)?;
         let offset = match ip.protocol {

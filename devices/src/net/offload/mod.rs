@@ -12,7 +12,7 @@ use core::ops::Range;
 pub use checksum::Sum;
 use tcp::Segments;
 
-use super::headers::PREFIX;
+use super::headers::{Headers, PREFIX};
 use super::{Checksum, Frame, Offload, Segmentation, SegmentationKind};
 use crate::memory::Buffer;
 
@@ -67,13 +67,17 @@ enum Kind {
 /// What is really to be done about a frame of which its sender asks for `offload`. `None` if that cannot be done, because its headers are
 /// not what they should be.
 ///
-/// A frame that is to be cut up is more than one segment, and as long as its IP header says: those who cut it up later, in other hands,
-/// may rely on either.
+/// Those who finish it later, in other hands, may rely on this: its checksum is that of the TCP or UDP header, so that whoever has looked
+/// at the headers before has seen all that they will be. And a frame that is to be cut up is more than one segment, and as long as its IP
+/// header says.
 pub fn needed<B: Buffer>(buffer: &B, offload: Offload) -> Option<Offload> {
     let segmentation = match (offload.segmentation, offload.checksum) {
         (Some(segmentation), Checksum::Partial { start, offset }) => {
             let segments = Segments::new(buffer, segmentation, start, offset, false)?;
             (!segments.is_one()).then_some(segmentation)
+        }
+        (None, Checksum::Partial { .. }) if Headers::of(buffer)?.partial() != Some(offload.checksum) => {
+            return None;
         }
         (None, _) => None,
         (Some(_), _) => return None,

@@ -138,7 +138,7 @@ impl Nat {
                     destination: way.flow.source,
                     ..way.flow
                 };
-                packet.rewrite_error(&outer, &way.flow, checksum);
+                packet.rewrite_error(&outer, &way.flow);
                 return Ok(());
             }
             Content::Fragment => {
@@ -179,7 +179,7 @@ impl Nat {
                     destination: way.flow.source,
                     ..way.flow
                 };
-                packet.rewrite_error(&outer, &way.flow, checksum);
+                packet.rewrite_error(&outer, &way.flow);
                 return Ok(way.segment);
             }
             Content::Fragment => {

@@ -141,9 +141,10 @@ impl Packet {
         ip.set_checksum(delta.apply(ip.checksum()));
     }
 
-    /// Gives the packet, whose content is a connection's, other ends.
+    /// Gives the packet, whose content is a connection's, other ends. A checksum that is still to be computed stands for the pseudo-header
+    /// only.
     pub fn rewrite(&mut self, to: &Flow, checksum: Checksum) {
-        let partial = self.is_partial(checksum);
+        let partial = matches!(checksum, Checksum::Partial { .. });
         self.rewrite_at(ETHERNET_HEADER, self.transport, to, partial);
     }
 
@@ -153,36 +154,19 @@ impl Packet {
     }
 
     /// Gives an ICMP error other addresses, and other ends to what it quotes.
-    pub fn rewrite_error(&mut self, to: &Flow, quoted: &Flow, checksum: Checksum) {
+    pub fn rewrite_error(&mut self, to: &Flow, quoted: &Flow) {
         let Some((at, _)) = self.quoted() else {
             return;
         };
-        let partial = self.is_partial(checksum);
         let before = self.head;
         self.rewrite_at(self.transport + ICMP_HEADER, at, quoted, false);
-        if !partial {
-            let range = self.transport..self.len;
-            self.update(
-                self.transport + 2,
-                Delta::new(&before[range.clone()], &self.head[range]),
-                false,
-            );
-        }
+        let range = self.transport..self.len;
+        self.update(
+            self.transport + 2,
+            Delta::new(&before[range.clone()], &self.head[range]),
+            false,
+        );
         self.rewrite_addresses(ETHERNET_HEADER, to);
-    }
-
-    /// Whether the transport checksum is still to be computed, so that it stands for the pseudo-header only.
-    fn is_partial(&self, checksum: Checksum) -> bool {
-        let Checksum::Partial { start, offset } = checksum else {
-            return false;
-        };
-        let expected = match self.ip().next_header() {
-            IpProtocol::Tcp => 16,
-            IpProtocol::Udp => 6,
-            IpProtocol::Icmp => 2,
-            _ => return false,
-        };
-        usize::from(start) == self.transport && offset == expected
     }
 
     fn rewrite_at(&mut self, ip: usize, transport: usize, to: &Flow, partial: bool) {
@@ -203,8 +187,7 @@ impl Packet {
         let ports = Delta::new(field, new);
         field.copy_from_slice(new);
         match (to.protocol, partial) {
-            (Protocol::Icmp, true) => {}
-            (Protocol::Icmp, false) => self.update(checksum, ports, false),
+            (Protocol::Icmp, _) => self.update(checksum, ports, false),
             (_, true) => self.update(checksum, addresses, true),
             (Protocol::Tcp, false) => self.update(checksum, addresses.and(ports), false),
             (Protocol::Udp, false) => self.update_udp(checksum, addresses.and(ports)),

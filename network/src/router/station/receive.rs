@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
 use devices::memory::Buffer;
+use devices::net::offload::Sum;
 use devices::net::{Checksum, ETHERNET_HEADER, Frame, Port};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol,
@@ -11,7 +12,6 @@ use smoltcp::wire::{
 };
 
 use super::Station;
-use crate::router::checksum::sum;
 use crate::router::config::is_unicast;
 use crate::router::counters::Counters;
 use crate::router::dns::{self, Asker};
@@ -164,10 +164,7 @@ impl<P: Port> Station<P> {
         frame.buffer().read(0, &mut bytes);
         if let Checksum::Partial { start, offset } = frame.offload.checksum {
             let (start, at) = (usize::from(start), usize::from(start) + usize::from(offset));
-            let checksum = match !sum(bytes.get(start..)?) {
-                0 => 0xffff,
-                checksum => checksum,
-            };
+            let checksum = Sum::default().bytes(bytes.get(start..)?).transport_checksum();
             bytes
                 .get_mut(at..at + 2)?
                 .copy_from_slice(&checksum.to_be_bytes());
