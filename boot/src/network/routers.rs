@@ -111,6 +111,7 @@ impl Network {
             station: self.station(config)?,
             forwards: forwards.collect(),
             rules: rules.collect(),
+            isolate: config.isolate,
         })
     }
 

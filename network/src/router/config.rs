@@ -31,10 +31,12 @@ pub struct Config<P> {
 pub struct Inside<P> {
     /// The router's place in it. It answers questions about names there, and advertises the IPv6 network.
     pub station: Station<P>,
-    /// What is reached from outside.
+    /// What is reached from outside, and by the outside address from this segment.
     pub forwards: Vec<Forward>,
     /// What may go out: of each new connection, the first rule that fits decides; without one it may.
     pub rules: Vec<Rule>,
+    /// Its stations do not reach each other, by a forward neither.
+    pub isolate: bool,
 }
 
 /// The router's place in a segment.

@@ -116,7 +116,8 @@ impl<P: Port, T: Time> Router<P, T> {
         if own || self.insides.is_empty() {
             return station.receive(now, &frame, &self.status.counters);
         }
-        if !station.is_own(packet.ip().dst_addr()) {
+        // What says that it comes from the address that it is for comes from somebody else.
+        if !station.is_own(packet.ip().dst_addr()) || station.is_own(packet.ip().src_addr()) {
             self.status.counters.dropped_invalid.add(1);
             return;
         }
@@ -162,7 +163,7 @@ impl<P: Port, T: Time> Router<P, T> {
             return self.refuse(refused);
         }
         if hairpin {
-            // From one inside station to another, by the outside address.
+            // From one station of a segment to another, by a forward: only such connections begin.
             return self.go_in(now, frame, packet);
         }
         packet.decrement_ttl();

@@ -15,7 +15,8 @@
 //!
 //! # Bounds
 //! A poll takes at most 64 frames of each segment. All tables have a fixed greatest size; what is over it is dropped and counted. No
-//! segment reaches another but the outside, and nothing outside gets in unless somebody inside talks to it, or a forward says so.
+//! segment reaches another but the outside, and nothing outside gets in unless somebody inside talks to it, or a forward says so. By the outside
+//! address, a station inside reaches the forwards of its own segment and nothing else; not even those if the segment isolates its stations.
 
 mod advertise;
 mod build;
@@ -146,6 +147,7 @@ impl<P: Port, T: Time> Router<P, T> {
             policies.push(nat::Inside {
                 forwards: inside.forwards,
                 rules: inside.rules,
+                isolate: inside.isolate,
             });
         }
         let outside = config

@@ -44,6 +44,7 @@ fn config(inside: &Segment, outside: Option<&Segment>) -> Config<bed::Socket> {
             station: station(inside, INSIDE, "10.0.0.1/24"),
             forwards: vec![],
             rules: vec![],
+            isolate: false,
         }],
         outside: outside.map(|outside| {
             let mut station = station(outside, OUTSIDE, "192.0.2.1/24");

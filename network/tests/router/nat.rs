@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use devices::net::Offload;
-use network::router::{Endpoint, Forward, Protocol, Rule};
+use network::router::{Address, Config, Endpoint, Forward, Protocol, Rule};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp;
 use smoltcp::wire::{Icmpv4Packet, IpAddress, IpProtocol};
 
-use super::bed::{Host, bytes, frame};
+use super::bed::{Host, Socket, bytes, frame};
 use super::made::{Made, next, raw, udp};
 use super::services::{partial, ping, tcp_socket};
-use super::{GUEST, SERVER, World, ip};
+use super::{GUEST, INSIDE, OUTSIDE, SERVER, World, ip};
 
 fn connect(client: &mut Host, to: (&str, u16), port: u16) -> SocketHandle {
     let handle = client.sockets.add(tcp_socket());
@@ -140,6 +140,88 @@ fn a_forward_by_the_outside_address_from_inside() {
     let there = listen(&mut other, 80);
     let here = connect(&mut guest, ("192.0.2.1", 8080), 6000);
     exchange(&mut world, (&mut guest, here), (&mut other, there), 50_000);
+}
+
+/// Two stations inside send each other datagrams by the outside address, from the ports that the other sends to, so that either's looks like the
+/// answer to the other's. How many arrive.
+fn crossing(segments: usize, change: impl Fn(&mut Config<Socket>)) -> usize {
+    let second = super::bed::Segment::new();
+    let (mut world, first, _) = raw(|config| {
+        let mut other = super::config(&second, None).insides.remove(0);
+        if let Some(Address::Static { cidr, .. }) = &mut other.station.address {
+            *cidr = "10.0.1.1/24".parse().unwrap();
+        }
+        config.insides.push(other);
+        change(config);
+    });
+    let (second, addresses) = match segments {
+        1 => (first.clone(), ["10.0.0.5", "10.0.0.6"]),
+        _ => (second.plug(), ["10.0.0.5", "10.0.1.6"]),
+    };
+    let macs = [GUEST, [2, 0, 0, 0, 0, 6]];
+    let mut arrived = 0;
+    for _ in 0..3 {
+        for (socket, index, ports) in [(&first, 0, (1000, 2000)), (&second, 1, (2000, 1000))] {
+            let sent = Made {
+                macs: (macs[index], INSIDE),
+                addresses: (addresses[index], "192.0.2.1"),
+                payload: &udp(ports.0, ports.1, b"hello"),
+                ..Made::OUT
+            };
+            socket.inject(frame(&sent.bytes(), Offload::default()));
+        }
+        for (socket, index) in [(&first, 0), (&second, 1)] {
+            let got = next(&mut world, socket, (macs[index], addresses[index]));
+            arrived += usize::from(got.is_some_and(|got| bytes(&got)[6..12] == INSIDE));
+        }
+    }
+    arrived
+}
+
+#[test]
+fn no_way_from_inside_to_inside_but_a_forward() {
+    let forward = |inside: usize, to: &'static str| {
+        move |config: &mut Config<Socket>| {
+            config.insides[inside].forwards.push(Forward {
+                protocol: Protocol::Udp,
+                port: 2000,
+                to: Endpoint::new(ip(to), 2000),
+            });
+        }
+    };
+    for segments in [1, 2] {
+        assert_eq!(crossing(segments, |_| {}), 0);
+    }
+    assert!(crossing(1, forward(0, "10.0.0.6")) > 0);
+    // Neither into another segment, nor where stations do not reach each other.
+    assert_eq!(crossing(2, forward(1, "10.0.1.6")), 0);
+    let isolated = |config: &mut Config<Socket>| {
+        forward(0, "10.0.0.6")(config);
+        config.insides[0].isolate = true;
+    };
+    assert_eq!(crossing(1, isolated), 0);
+}
+
+#[test]
+fn nobody_outside_has_our_address() {
+    let (mut world, inside, outside) = raw(|config| {
+        config.insides[0].forwards.push(Forward {
+            protocol: Protocol::Udp,
+            port: 2000,
+            to: Endpoint::new(ip("10.0.0.5"), 2000),
+        });
+    });
+    for (from, through) in [("192.0.2.1", false), ("192.0.2.2", true)] {
+        let sent = Made {
+            macs: (SERVER, OUTSIDE),
+            addresses: (from, "192.0.2.1"),
+            payload: &udp(1000, 2000, b"hello"),
+            ..Made::OUT
+        };
+        outside.inject(frame(&sent.bytes(), Offload::default()));
+        let got = next(&mut world, &inside, (GUEST, "10.0.0.5"));
+        assert_eq!(got.is_some(), through, "{from}");
+    }
 }
 
 #[test]

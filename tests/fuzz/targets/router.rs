@@ -74,6 +74,7 @@ fn config(inside: &Segment, outside: &Segment) -> Config<bed::Socket> {
                 },
             }],
             rules: vec![],
+            isolate: false,
         }],
         outside: Some(station(outside, GUEST, Address::Dhcp)),
         limits: Limits {

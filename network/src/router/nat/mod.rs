@@ -28,7 +28,7 @@ use super::random::Random;
 use super::{Forward, Limits, Timeouts};
 use flow::Flow;
 use fragments::{Fragments, Key};
-use ports::Ports;
+use ports::{Ports, Target};
 use table::{Host, Refusal, Table, Way};
 
 /// Why a packet is not translated.
@@ -61,6 +61,8 @@ pub struct Inside {
     pub forwards: Vec<Forward>,
     /// What may go out.
     pub rules: Vec<Rule>,
+    /// Its stations do not reach each other.
+    pub isolate: bool,
 }
 
 /// The translator between inside segments and one outside address.
@@ -84,7 +86,11 @@ impl Nat {
         let forwards = insides.iter().zip(0..).flat_map(|(inside, segment)| {
             inside.forwards.iter().map(move |forward| {
                 let endpoint = forward.to;
-                (forward.protocol, forward.port, Host { segment, endpoint })
+                let target = Target {
+                    host: Host { segment, endpoint },
+                    hairpin: !inside.isolate,
+                };
+                ((forward.protocol, forward.port), target)
             })
         });
         let ports = Ports::new(own_tcp, forwards);

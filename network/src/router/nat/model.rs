@@ -8,13 +8,14 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::flow::{Endpoint, Flow, Protocol, Signal};
-use super::ports::Ports;
+use super::ports::{Ports, Target};
 use super::table::{Host, Refusal, Seconds, Table};
 use crate::router::random::Random;
 use crate::router::{Limits, Timeouts};
 
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const FORWARDED: u16 = 8080;
+const ISOLATED: u16 = 8081;
 
 /// What happens: something goes out, comes in, or time passes.
 #[derive(Clone, Debug)]
@@ -42,7 +43,7 @@ fn steps(pause: Seconds, max: usize) -> impl Strategy<Value = Vec<Step>> {
         0..2u8,
         1..4u8,
         prop_oneof![1000..1004u16, Just(80), Just(64600), Just(FORWARDED)],
-        1..4u8,
+        0..4u8,
     );
     let step = (0..pause, any::<bool>(), protocol, place, flags);
     let step = step.prop_map(
@@ -82,9 +83,22 @@ fn forwarded() -> Host {
 }
 
 fn table(limits: Limits) -> Table {
+    let target = Target {
+        host: forwarded(),
+        hairpin: true,
+    };
+    // A segment that isolates its stations has one, too.
+    let isolated = Target {
+        host: Host {
+            segment: 1,
+            ..forwarded()
+        },
+        hairpin: false,
+    };
     let forwards = [
-        (Protocol::Tcp, FORWARDED, forwarded()),
-        (Protocol::Udp, FORWARDED, forwarded()),
+        ((Protocol::Tcp, FORWARDED), target),
+        ((Protocol::Udp, FORWARDED), target),
+        ((Protocol::Udp, ISOLATED), isolated),
     ];
     Table::new(
         OUTSIDE,
@@ -102,9 +116,21 @@ impl Step {
         }
     }
 
+    /// Somebody outside, or a port of the outside address.
     fn remote(&self) -> Endpoint {
-        let port = if self.protocol == Protocol::Icmp { 0 } else { 7 };
-        Endpoint::new(Ipv4Addr::new(198, 51, 100, self.remote), port)
+        let (address, port) = match (self.remote, self.host) {
+            (0, 1) => (OUTSIDE, FORWARDED),
+            (0, 2) => (OUTSIDE, ISOLATED),
+            (0, _) => (OUTSIDE, 1000),
+            (remote, _) => (Ipv4Addr::new(198, 51, 100, remote), 7),
+        };
+        Endpoint::new(address, if self.protocol == Protocol::Icmp { 0 } else { port })
+    }
+
+    /// Whether a connection may begin from inside: by the outside address, only to what the own segment forwards and does not isolate.
+    fn may_go_out(&self) -> bool {
+        let remote = self.remote();
+        remote.address != OUTSIDE || (self.segment == 0 && remote.port == FORWARDED)
     }
 
     fn outbound(&self) -> Flow {
@@ -220,6 +246,35 @@ fn what_a_call_expires_is_bounded() {
     assert_eq!(table.most_held(), 0);
 }
 
+#[test]
+fn the_outside_address_leads_to_forwards_of_the_own_segment_only() {
+    let mut table = table(Limits::default());
+    let mut random = Random::new([1, 0], 0);
+    let signal = Signal {
+        opens: true,
+        ..Signal::default()
+    };
+    let mut goes = |protocol, segment, port| {
+        let flow = Flow {
+            protocol,
+            source: Endpoint::new(Ipv4Addr::new(10, 0, 0, 9), 1000 + port),
+            destination: Endpoint::new(OUTSIDE, port),
+        };
+        let station = (segment, [2, 0, 0, 0, segment, 9]);
+        table
+            .open_outbound(0, station, &flow, flow.destination, signal, &mut random)
+            .is_ok()
+    };
+    assert!(goes(Protocol::Udp, 0, FORWARDED));
+    assert!(goes(Protocol::Tcp, 0, FORWARDED));
+    // Another segment's forward, one to where nobody reaches his neighbours, and no forward.
+    assert!(!goes(Protocol::Udp, 1, FORWARDED));
+    assert!(!goes(Protocol::Udp, 1, ISOLATED));
+    assert!(!goes(Protocol::Udp, 0, ISOLATED));
+    assert!(!goes(Protocol::Udp, 0, 2000));
+    assert!(!goes(Protocol::Icmp, 0, 0));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
@@ -237,7 +292,9 @@ proptest! {
                 let flow = step.outbound();
                 let known = table.outbound(now, step.segment, &flow, step.signal);
                 prop_assert_eq!(known.is_ok(), model.contains_key(&key));
-                known.or_else(|_| table.open_outbound(now, (step.segment, [2; 6]), &flow, flow.destination, step.signal, &mut random))
+                let opened = known.or_else(|_| table.open_outbound(now, (step.segment, [2; 6]), &flow, flow.destination, step.signal, &mut random));
+                prop_assert!(opened.is_err() || known.is_ok() || step.may_go_out());
+                opened
             } else {
                 let port = model.get(&key).map_or(step.port, |known| known.port);
                 let flow = step.inbound(port);
@@ -301,7 +358,7 @@ proptest! {
                         prop_assert_eq!(back.map(|back| back.flow.destination), Ok(flow.source));
                     }
                     Err(refusal) => {
-                        prop_assert!(refusal == Refusal::Full || !step.signal.opens);
+                        prop_assert!(refusal == Refusal::Full || !step.signal.opens || !step.may_go_out());
                         prop_assert!(table.len() <= before.0);
                     }
                 }

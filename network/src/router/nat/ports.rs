@@ -25,23 +25,30 @@ struct Mapping {
     held: usize,
 }
 
+/// Where a forwarded port leads.
+#[derive(Clone, Copy)]
+pub struct Target {
+    /// The host inside.
+    pub host: Host,
+    /// The other hosts of its segment reach it by the port, too (hairpinning, RFC 4787 REQ-9).
+    pub hairpin: bool,
+}
+
 /// The mappings of one outside address.
 pub struct Ports {
     /// TCP port of the outside address that is the router's own.
     own_tcp: Option<u16>,
-    forwards: BTreeMap<(Protocol, u16), Host>,
+    forwards: BTreeMap<(Protocol, u16), Target>,
     by_host: BTreeMap<(Protocol, Host), Mapping>,
     by_port: BTreeMap<(Protocol, u16), Host>,
 }
 
 impl Ports {
     /// Only the forwards, which last.
-    pub fn new(own_tcp: Option<u16>, forwards: impl Iterator<Item = (Protocol, u16, Host)>) -> Self {
+    pub fn new(own_tcp: Option<u16>, forwards: impl Iterator<Item = ((Protocol, u16), Target)>) -> Self {
         Self {
             own_tcp,
-            forwards: forwards
-                .map(|(protocol, port, host)| ((protocol, port), host))
-                .collect(),
+            forwards: forwards.collect(),
             by_host: BTreeMap::new(),
             by_port: BTreeMap::new(),
         }
@@ -55,7 +62,13 @@ impl Ports {
 
     /// The host that a port is forwarded to.
     pub fn forward(&self, protocol: Protocol, port: u16) -> Option<Host> {
-        self.forwards.get(&(protocol, port)).copied()
+        Some(self.forwards.get(&(protocol, port))?.host)
+    }
+
+    /// Whether the port leads a host of this segment to another one of it.
+    pub fn hairpin(&self, protocol: Protocol, port: u16, segment: u8) -> bool {
+        let target = self.forwards.get(&(protocol, port));
+        target.is_some_and(|target| target.hairpin && target.host.segment == segment)
     }
 
     /// The port that stands for a host's port, for one more connection.
@@ -68,7 +81,7 @@ impl Ports {
         let forwarded = self
             .forwards
             .iter()
-            .find(|(key, to)| key.0 == protocol && **to == host);
+            .find(|(key, to)| key.0 == protocol && to.host == host);
         let port = match forwarded {
             Some(((_, port), _)) => *port,
             None if self.is_free(protocol, wanted) => wanted,

@@ -77,9 +77,9 @@ pub struct Table {
     looked_at: Option<Holder>,
     /// All connections, in the order in which each holder would lose them.
     idle: BTreeSet<(Holder, Class, Seconds, usize)>,
-    /// What happened; see [`crate::router::Counters`].
+    /// Connections that began.
     pub created: u64,
-    /// Connections that lost their place.
+    /// Connections that lost their place to a new one.
     pub evicted: u64,
 }
 
@@ -187,6 +187,12 @@ impl Table {
         self.ports.forward(flow.protocol, flow.destination.port)
     }
 
+    /// Whether a station of a segment may begin a connection with an end outside. Behind the outside address itself are the stations inside: by
+    /// that, nobody reaches more than what is forwarded within his own segment.
+    fn may_reach(&self, segment: u8, protocol: Protocol, remote: Endpoint) -> bool {
+        remote.address != self.address || self.ports.hairpin(protocol, remote.port, segment)
+    }
+
     /// Begins a connection from inside, to an end that may be another than the one that the inside sees.
     pub fn open_outbound(
         &mut self,
@@ -197,7 +203,7 @@ impl Table {
         signal: Signal,
         random: &mut Random,
     ) -> Result<Way, Refusal> {
-        if !signal.opens {
+        if !signal.opens || !self.may_reach(station.0, flow.protocol, remote) {
             return Err(Refusal::Unknown);
         }
         let holder = Holder::Station(station.0, station.1);
