@@ -25,6 +25,20 @@ pub fn decimal(text: &str) -> Option<u32> {
         .filter(|number: &u32| number.to_string() == text)
 }
 
+/// Reads the Ethernet address of a station: six bytes in hexadecimal, with colons between. Neither a group's nor nobody's counts.
+pub fn mac(text: &str) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut mac {
+        let part = parts.next()?;
+        if part.is_empty() || part.len() > 2 || !part.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return None;
+        }
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    (parts.next().is_none() && mac[0] & 1 == 0 && mac != [0; 6]).then_some(mac)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,7 +53,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn macs() {
+        assert_eq!(mac("00:16:3e:0A:b:ff"), Some([0, 0x16, 0x3e, 10, 11, 255]));
+        for text in [
+            "",
+            "00:16:3e:0a:0b",
+            "00:16:3e:0a:0b:0c:0d",
+            "00:16:3e:0a:0b:+c",
+            "00:16:3e:0a::0c",
+            "01:16:3e:0a:0b:0c",
+            "00:00:00:00:00:00",
+            "000:16:3e:0a:0b:0c",
+            "+0:16:3e:0a:0b:0c",
+            " 00:16:3e:0a:0b:0c",
+        ] {
+            assert_eq!(mac(text), None, "{text}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_mac_is_read(text in "[0-9a-f:+]{0,20}") {
+            let _ = mac(&text);
+        }
+
         #[test]
         fn printable_is_bounded(text in any::<String>()) {
             let shown = printable(&text);

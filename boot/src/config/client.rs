@@ -4,9 +4,9 @@ use alloc::{format, string::String, vec::Vec};
 use core::net::IpAddr;
 
 use devices::net::Mac;
-use protocols::text::printable;
+use protocols::text::{mac, printable};
 
-use super::network::{parse_mac, queues, rate};
+use super::network::{queues, rate};
 use super::{Config, Segment};
 
 /// A client's place in the network.
@@ -90,9 +90,7 @@ impl<'a> Client<'a> {
             _ => Err("0 or 1"),
         };
         match key {
-            "mac" => {
-                self.mac = Some(parse_mac(value).ok_or("an Ethernet address such as 00:16:3e:01:02:03")?)
-            }
+            "mac" => self.mac = Some(mac(value).ok_or("an Ethernet address such as 00:16:3e:01:02:03")?),
             "ip" => {
                 const EXPECTED: &str = "IP addresses with commas between them, at most 8";
                 let addresses = value.split(',').map(|address| address.trim().parse());

@@ -13,10 +13,9 @@ mod network;
 
 pub use client::Client;
 pub use disk::DiskConfig;
-pub use network::{Address, Cidr, Forward, Protocol, Rule, Segment};
+pub use network::{Address, Segment};
 
 use network::MAX_SEGMENTS;
-pub use network::parse_mac;
 
 /// The longest name of an uplink or alias, in bytes.
 pub const MAX_NAME: usize = 32;
@@ -167,6 +166,7 @@ fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ::network::router::{Endpoint, Forward, Protocol};
     use proptest::prelude::*;
     use std::string::ToString;
 
@@ -228,8 +228,8 @@ mod tests {
             (&out.uplinks[..], out.address, out.queues),
             (&[0][..], Some(Address::Dhcp), 4)
         );
-        assert_eq!(lab.address, Some(Address::Static([10, 1, 0, 1].into(), 24)));
-        assert_eq!(lab.address6, Some(("fd00::1".parse().unwrap(), 64)));
+        assert_eq!(lab.address, Some(Address::Static("10.1.0.1/24".parse().unwrap())));
+        assert_eq!(lab.address6, Some("fd00::1/64".parse().unwrap()));
         assert_eq!(
             (lab.nat.as_deref(), lab.isolate, lab.rate),
             (Some("out"), true, Some(100))
@@ -240,8 +240,7 @@ mod tests {
             [Forward {
                 protocol: Protocol::Tcp,
                 port: 8080,
-                to: [10, 1, 0, 5].into(),
-                to_port: 80
+                to: Endpoint::new([10, 1, 0, 5].into(), 80),
             }]
         );
         assert_eq!(lab.rules.len(), 2);
@@ -257,6 +256,13 @@ mod tests {
             "segment.a=uplink=vif0,uplink=vif0",
             "segment.a=address=10.1.0.1",
             "segment.a=address=10.1.0.0/24",
+            // What a router would not take: of this network, of a group, reserved; of all hosts, this one, and a group.
+            "segment.a=address=0.1.0.1/24",
+            "segment.a=address=224.0.0.1/24",
+            "segment.a=address=250.0.0.1/24",
+            "segment.a=address=::/64",
+            "segment.a=address=::1/64",
+            "segment.a=address=ff02::1/64",
             "segment.a=address=10.1.0.1/24,address=dhcp",
             "segment.a=address=10.1.0.1/24,dhcp=10.1.0.9-10.1.0.3",
             "segment.a=address=10.1.0.1/24,dhcp=10.1.0.1-10.1.0.3",
@@ -306,6 +312,7 @@ mod tests {
             "rule.a=deny,port=9-8",
             "lease.a=01:16:3e:01:02:03,10.1.0.5",
             "lease.a=00:16:3e:01:02,10.1.0.5",
+            "lease.a=00:16:3e:01:02:+3,10.1.0.5",
             "lease.a=00:16:3e:01:02:03,10.1.0.255",
             "rule.b=deny",
         ] {

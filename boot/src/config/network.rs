@@ -1,15 +1,13 @@
 //! The segments of the network: `segment.<name>`, and `forward.`, `rule.` and `lease.` with the name of a segment.
 
 use alloc::{borrow::ToOwned, string::String, vec::Vec};
-use core::{
-    net::{Ipv4Addr, Ipv6Addr},
-    ops::RangeInclusive,
-    str::FromStr,
-};
+use core::{net::Ipv4Addr, str::FromStr};
 
 use devices::net::Mac;
-use network::router::is_own_udp;
-use protocols::text::decimal;
+use network::router::{
+    Endpoint, Forward, Ipv4Cidr, Ipv6Cidr, Protocol, Rule, is_host, is_own_udp, is_unicast6,
+};
+use protocols::text::{decimal, mac};
 
 use super::is_name;
 
@@ -22,62 +20,13 @@ const MAX_QUEUES: u16 = 8;
 /// The most rules, forwards and leases of a segment, each.
 const MAX_ENTRIES: usize = 64;
 
-/// An IPv4 network, by an address in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cidr {
-    /// The address.
-    pub address: Ipv4Addr,
-    /// How many bits of it name the network.
-    pub prefix: u8,
-}
-
 /// The driver domain's own IPv4 address in a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// Configured.
-    Static(Ipv4Addr, u8),
+    /// Configured, with its network.
+    Static(Ipv4Cidr),
     /// Asked for by DHCP.
     Dhcp,
-}
-
-/// A transport protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// ICMP echo.
-    Icmp,
-}
-
-/// A `forward.<segment>=<tcp|udp>:<port>:<address>:<port>` key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forward {
-    /// TCP or UDP.
-    pub protocol: Protocol,
-    /// The port on the outside address.
-    pub port: u16,
-    /// The client that is reached.
-    pub to: Ipv4Addr,
-    /// Its port.
-    pub to_port: u16,
-}
-
-/// A `rule.<segment>=<allow|deny>[,<protocol>][,from=<network>][,to=<network>][,port=<port>[-<port>]]` key: what of the new connections that go
-/// out by NAT it concerns.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// They may go out.
-    pub allow: bool,
-    /// Only this protocol.
-    pub protocol: Option<Protocol>,
-    /// Only from here.
-    pub from: Option<Cidr>,
-    /// Only to there.
-    pub to: Option<Cidr>,
-    /// Only to these ports.
-    pub ports: Option<RangeInclusive<u16>>,
 }
 
 /// A `segment.<name>=<option>[,<option>…]` key, with the other keys of the segment.
@@ -90,7 +39,7 @@ pub struct Segment {
     /// `address=`: an IPv4 address of the driver domain's own.
     pub address: Option<Address>,
     /// `address=`: an IPv6 address of the driver domain's own.
-    pub address6: Option<(Ipv6Addr, u8)>,
+    pub address6: Option<Ipv6Cidr>,
     /// `gateway=`: the way out, for a static address.
     pub gateway: Option<Ipv4Addr>,
     /// `dns=`: name servers.
@@ -109,22 +58,21 @@ pub struct Segment {
     pub rate: Option<u32>,
     /// `metrics=<port>`: counters are served there by HTTP.
     pub metrics: Option<u16>,
-    /// What is reached from outside.
+    /// `forward.<segment>=`: what is reached from outside.
     pub forwards: Vec<Forward>,
-    /// What may go out, in the order given; the first that fits decides.
+    /// `rule.<segment>=`: what may go out by NAT, in the order given; the first that fits decides.
     pub rules: Vec<Rule>,
-    /// Clients with addresses of their own.
+    /// `lease.<segment>=`: clients with addresses of their own.
     pub leases: Vec<(Mac, Ipv4Addr)>,
 }
 
 /// What would have been right.
 type Expected = &'static str;
 
-impl Cidr {
-    fn parse(text: &str) -> Option<Self> {
-        let (address, prefix) = prefixed(text, 32)?;
-        Some(Self { address, prefix })
-    }
+/// Reads an IPv4 network, by an address in it.
+fn cidr(text: &str) -> Option<Ipv4Cidr> {
+    let (address, prefix) = prefixed(text, 32)?;
+    Some(Ipv4Cidr::new(address, prefix))
 }
 
 /// Reads an address with or without a prefix length, which is `bits` then.
@@ -135,18 +83,6 @@ fn prefixed<A: FromStr>(text: &str, bits: u8) -> Option<(A, u8)> {
     };
     let prefix = u8::try_from(prefix).ok().filter(|prefix| *prefix <= bits)?;
     Some((address.parse().ok()?, prefix))
-}
-
-/// Reads an Ethernet address: six pairs of hexadecimal digits, with colons.
-pub fn parse_mac(text: &str) -> Option<Mac> {
-    let mut mac = [0; 6];
-    let mut parts = text.split(':');
-    for byte in &mut mac {
-        let part = parts.next().filter(|part| part.len() == 2)?;
-        *byte = u8::from_str_radix(part, 16).ok()?;
-    }
-    // Neither a group's nor nobody's.
-    (parts.next().is_none() && mac[0] & 1 == 0 && mac != [0; 6]).then_some(mac)
 }
 
 /// Reads a number of queues, or of pairs of queues.
@@ -258,12 +194,12 @@ impl Segment {
         if !value.contains('/') {
             return Err(EXPECTED);
         }
-        let repeated = match (prefixed::<Ipv4Addr>(value, 32), prefixed::<Ipv6Addr>(value, 128)) {
-            (Some((address, prefix @ 8..=30)), _) if is_host(address, prefix) => {
-                self.address.replace(Address::Static(address, prefix)).is_some()
+        let repeated = match (cidr(value), prefixed(value, 128)) {
+            (Some(own), _) if (8..=30).contains(&own.prefix_len()) && is_host(own, own.address()) => {
+                self.address.replace(Address::Static(own)).is_some()
             }
-            (_, Some((address, prefix @ 16..=126))) if !address.is_multicast() => {
-                self.address6.replace((address, prefix)).is_some()
+            (_, Some((address, prefix @ 16..=126))) if is_unicast6(address) => {
+                self.address6.replace(Ipv6Cidr::new(address, prefix)).is_some()
             }
             _ => true,
         };
@@ -271,13 +207,8 @@ impl Segment {
     }
 
     /// Whether a client of the segment can have this address: in the driver domain's network, and not its own.
-    fn has_room_for(&self, client: Ipv4Addr) -> bool {
-        match self.address {
-            Some(Address::Static(own, prefix)) => {
-                network(own, prefix) == network(client, prefix) && client != own && is_host(client, prefix)
-            }
-            _ => false,
-        }
+    pub(super) fn has_room_for(&self, client: Ipv4Addr) -> bool {
+        matches!(self.address, Some(Address::Static(own)) if client != own.address() && is_host(own, client))
     }
 
     /// Reads what a `forward.<name>` key says, of this segment by itself.
@@ -290,10 +221,9 @@ impl Segment {
                 _ => return None,
             },
             port: port(parts.next()?)?,
-            to: parts.next()?.parse().ok()?,
-            to_port: port(parts.next()?)?,
+            to: Endpoint::new(parts.next()?.parse().ok()?, port(parts.next()?)?),
         };
-        (parts.next().is_none() && self.has_room_for(forward.to) && self.forwards.len() < MAX_ENTRIES)
+        (parts.next().is_none() && self.has_room_for(forward.to.address) && self.forwards.len() < MAX_ENTRIES)
             .then_some(forward)
     }
 
@@ -347,8 +277,8 @@ impl Segment {
                 ("tcp", "") => rule.protocol = Some(Protocol::Tcp),
                 ("udp", "") => rule.protocol = Some(Protocol::Udp),
                 ("icmp", "") => rule.protocol = Some(Protocol::Icmp),
-                ("from", network) => rule.from = Some(Cidr::parse(network).ok_or(EXPECTED)?),
-                ("to", network) => rule.to = Some(Cidr::parse(network).ok_or(EXPECTED)?),
+                ("from", network) => rule.from = Some(cidr(network).ok_or(EXPECTED)?),
+                ("to", network) => rule.to = Some(cidr(network).ok_or(EXPECTED)?),
                 ("port", ports) => {
                     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
                     let (first, last) = (port(first).ok_or(EXPECTED)?, port(last).ok_or(EXPECTED)?);
@@ -369,8 +299,8 @@ impl Segment {
     pub(super) fn add_lease(&mut self, value: &str) -> Result<(), Expected> {
         const EXPECTED: Expected =
             "<Ethernet address>,<free IPv4 address in the segment>, each once, in a segment with dhcp=";
-        let (mac, address) = value.split_once(',').ok_or(EXPECTED)?;
-        let mac = parse_mac(mac).ok_or(EXPECTED)?;
+        let (text, address) = value.split_once(',').ok_or(EXPECTED)?;
+        let mac = mac(text).ok_or(EXPECTED)?;
         let address = address.parse().map_err(|_| EXPECTED)?;
         let repeated = |lease: &(Mac, Ipv4Addr)| lease.0 == mac || lease.1 == address;
         if self.dhcp.is_none()
@@ -388,10 +318,10 @@ impl Segment {
     pub(super) fn contradiction(&self, all: &[Self]) -> Option<Expected> {
         let own_network = matches!(self.address, Some(Address::Static(..)));
         if let Some((first, last)) = self.dhcp {
-            let pool = |own| (first..=last).contains(&own);
+            let pool = |own: Ipv4Cidr| (first..=last).contains(&own.address());
             if !self.has_room_for(first)
                 || !self.has_room_for(last)
-                || matches!(self.address, Some(Address::Static(own, _)) if pool(own))
+                || matches!(self.address, Some(Address::Static(own)) if pool(own))
             {
                 return Some("dhcp= addresses inside the network of address=, and without that address");
             }
@@ -424,15 +354,4 @@ impl Segment {
         }
         None
     }
-}
-
-fn network(address: Ipv4Addr, prefix: u8) -> u32 {
-    u32::from(address) >> (32 - u32::from(prefix))
-}
-
-/// Whether the address is neither that of its network nor that of all its hosts, nor of a group.
-fn is_host(address: Ipv4Addr, prefix: u8) -> bool {
-    let mask = u32::MAX >> prefix;
-    let host = u32::from(address) & mask;
-    host != 0 && host != mask && !address.is_multicast() && !address.is_loopback()
 }

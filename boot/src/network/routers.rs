@@ -3,14 +3,12 @@
 use alloc::{format, rc::Rc, string::String, vec::Vec};
 
 use boot::{
-    config::{self, Address, Protocol},
+    config::{self, Address},
     statistics::{Statistics, Subject},
 };
 use kernel::{entropy, executor};
 use network::{
-    router::{
-        self, Config, DhcpOptions, Endpoint, Inside, Ipv4Cidr, Ipv6Cidr, Limits, Router, StationConfig,
-    },
+    router::{self, Config, DhcpOptions, Inside, Limits, Router, StationConfig},
     switch::PortOptions,
 };
 
@@ -88,29 +86,10 @@ impl Network {
     }
 
     fn inside(&self, config: &config::Segment) -> Result<Inside<Socket>, String> {
-        let forwards = config.forwards.iter().map(|forward| router::Forward {
-            protocol: protocol(forward.protocol),
-            port: forward.port,
-            to: Endpoint {
-                address: forward.to,
-                port: forward.to_port,
-            },
-        });
-        let rules = config.rules.iter().map(|rule| router::Rule {
-            allow: rule.allow,
-            protocol: rule.protocol.map(protocol),
-            from: rule
-                .from
-                .map(|network| Ipv4Cidr::new(network.address, network.prefix)),
-            to: rule
-                .to
-                .map(|network| Ipv4Cidr::new(network.address, network.prefix)),
-            ports: rule.ports.clone(),
-        });
         Ok(Inside {
             station: self.station(config)?,
-            forwards: forwards.collect(),
-            rules: rules.collect(),
+            forwards: config.forwards.clone(),
+            rules: config.rules.clone(),
             isolate: config.isolate,
         })
     }
@@ -124,8 +103,8 @@ impl Network {
             .map_err(|error| format!("{error}"))?;
         let address = config.address.map(|address| match address {
             Address::Dhcp => router::Address::Dhcp,
-            Address::Static(address, prefix) => router::Address::Static {
-                cidr: Ipv4Cidr::new(address, prefix),
+            Address::Static(cidr) => router::Address::Static {
+                cidr,
                 gateway: config.gateway,
                 dns: config.dns.clone(),
             },
@@ -143,9 +122,7 @@ impl Network {
             port,
             mac,
             address,
-            address6: config
-                .address6
-                .map(|(address, prefix)| Ipv6Cidr::new(address, prefix)),
+            address6: config.address6,
             dhcp,
             metrics: config.metrics.map(|port| (port, text(statistics))),
         })
@@ -154,12 +131,4 @@ impl Network {
 
 fn text(statistics: Statistics) -> router::Text {
     Rc::new(move |to| statistics.write_prometheus(to))
-}
-
-fn protocol(protocol: Protocol) -> router::Protocol {
-    match protocol {
-        Protocol::Tcp => router::Protocol::Tcp,
-        Protocol::Udp => router::Protocol::Udp,
-        Protocol::Icmp => router::Protocol::Icmp,
-    }
 }

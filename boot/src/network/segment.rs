@@ -11,6 +11,7 @@ use boot::{
 use devices::net::Mac;
 use kernel::{executor, xenstore};
 use network::switch::{Plug, PlugError, PortOptions, Switch, SwitchOptions};
+use protocols::text;
 
 use super::runtime::{Clock, Memory};
 
@@ -102,7 +103,7 @@ impl Drop for Number {
 async fn addresses(config: &config::Segment) -> (Seed, Mac) {
     if let Some(vif) = config.uplinks.first() {
         if let Ok(address) = xenstore::read(&format!("device/vif/{vif}/mac")).await {
-            if let Some(address) = config::parse_mac(&address) {
+            if let Some(address) = text::mac(&address) {
                 return (Seed::uplink(address), address);
             }
         }

@@ -6,7 +6,7 @@ use alloc::string::String;
 
 use devices::net::Port;
 use protocols::front_end::Class;
-use protocols::netif::nodes::{self, DEFAULT_MTU, Line};
+use protocols::netif::nodes::{DEFAULT_MTU, Line};
 
 use super::rings::{Remains, Rings};
 use super::uplink::Shared;
@@ -65,8 +65,6 @@ impl<P: Port<Buffer = Packet>> FrontEnd for Driver<P> {
     }
 
     async fn start(&self, connection: &mut Connection<Rings<P>>) -> Result<(), End> {
-        let mac = xenstore::read(&format!("{}/mac", self.device.path)).await;
-        self.shared.mac.set(mac.ok().and_then(|text| nodes::mac(&text)));
         self.greet(connection);
         self.shared.counters.borrow_mut().connections += 1;
         self.port.set_queues(connection.rings.queues());

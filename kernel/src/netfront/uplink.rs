@@ -44,7 +44,6 @@ pub(super) struct Shared {
     pub broken: Cell<Option<Broken>>,
     /// Set when `broken` is.
     pub attention: Signal,
-    pub mac: Cell<Option<Mac>>,
     state: Cell<State>,
     line: Cell<Line>,
     link: Cell<Link>,
@@ -106,7 +105,6 @@ impl Uplink {
             counters: RefCell::default(),
             broken: Cell::new(None),
             attention: Signal::new(),
-            mac: Cell::new(None),
             state: Cell::new(State::Connecting),
             line: Cell::new(line),
             link: Cell::new(Link {
@@ -131,12 +129,6 @@ impl Uplink {
     /// The device's number.
     pub fn devid(&self) -> u32 {
         self.0.device
-    }
-
-    /// The address that the toolstack gave the device, known since the first connection: for who speaks on the line in this domain's own
-    /// name. Frames of others pass as they are.
-    pub fn mac(&self) -> Option<Mac> {
-        self.0.mac.get()
     }
 
     /// What it is doing.

@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 use devices::net::Mac;
 use smoltcp::wire::{Ipv4Cidr, Ipv6Cidr};
@@ -196,10 +196,7 @@ impl<P> Station<P> {
         if self.mac[0] & 1 != 0 {
             return Err(Invalid("an Ethernet address of a station"));
         }
-        if self
-            .address6
-            .is_some_and(|own| !own.address().is_unicast_global_or_local())
-        {
+        if self.address6.is_some_and(|own| !is_unicast6(own.address())) {
             return Err(Invalid("an IPv6 unicast address"));
         }
         let own = match &self.address {
@@ -231,7 +228,7 @@ impl<P> Station<P> {
 }
 
 /// Whether an address is that of a host in a network.
-pub(super) fn is_host(network: Ipv4Cidr, address: Ipv4Addr) -> bool {
+pub fn is_host(network: Ipv4Cidr, address: Ipv4Addr) -> bool {
     network.contains_addr(&address)
         && (network.prefix_len() >= 31
             || (Some(address) != network.broadcast() && address != network.network().address()))
@@ -243,13 +240,7 @@ pub(super) fn is_unicast(address: Ipv4Addr) -> bool {
     (1..224).contains(&address.octets()[0]) && !address.is_loopback()
 }
 
-/// What is asked of IPv6 addresses here.
-trait Unicast {
-    fn is_unicast_global_or_local(&self) -> bool;
-}
-
-impl Unicast for core::net::Ipv6Addr {
-    fn is_unicast_global_or_local(&self) -> bool {
-        !self.is_multicast() && !self.is_unspecified() && !self.is_loopback()
-    }
+/// Whether an IPv6 address can be that of one station beyond this host.
+pub fn is_unicast6(address: Ipv6Addr) -> bool {
+    !address.is_multicast() && !address.is_unspecified() && !address.is_loopback()
 }

@@ -36,6 +36,7 @@ mod station;
 
 pub use config::{
     Address, Config, DhcpOptions, Forward, Inside, Invalid, Limits, Station as StationConfig, Timeouts,
+    is_host, is_unicast6,
 };
 pub use counters::{Counter, Counters};
 pub use http::Text;

@@ -4,9 +4,6 @@
 
 use crate::nodes::{BadNode, flag, number};
 
-/// An Ethernet address.
-pub type Mac = [u8; 6];
-
 /// The most queues that are asked for.
 pub const MAX_QUEUES: u16 = 16;
 /// The MTU where nobody has said anything.
@@ -113,20 +110,6 @@ impl Line {
     }
 }
 
-/// Reads the node `mac`: six bytes in hexadecimal, with colons between. Only addresses of single stations count.
-pub fn mac(text: &str) -> Option<Mac> {
-    let mut mac = [0; 6];
-    let mut parts = text.trim().split(':');
-    for byte in &mut mac {
-        let part = parts.next()?;
-        if part.is_empty() || part.len() > 2 || !part.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return None;
-        }
-        *byte = u8::from_str_radix(part, 16).ok()?;
-    }
-    (parts.next().is_none() && mac[0] & 1 == 0 && mac != [0; 6]).then_some(mac)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,31 +182,13 @@ mod tests {
         assert_eq!(line(Some("x"), Some("67"), Some("65518")), (true, 1500));
     }
 
-    #[test]
-    fn macs() {
-        assert_eq!(mac("00:16:3e:0A:b:ff"), Some([0, 0x16, 0x3e, 10, 11, 255]));
-        for text in [
-            "",
-            "00:16:3e:0a:0b",
-            "00:16:3e:0a:0b:0c:0d",
-            "00:16:3e:0a:0b:+c",
-            "00:16:3e:0a::0c",
-            "01:16:3e:0a:0b:0c",
-            "00:00:00:00:00:00",
-            "000:16:3e:0a:0b:0c",
-        ] {
-            assert_eq!(mac(text), None, "{text}");
-        }
-    }
-
     proptest! {
         #[test]
-        fn never_panics(values in prop::collection::vec("[0-9]{0,12}|[a-z: ]{0,3}", Features::KEYS.len()), text in "[0-9a-f:]{0,20}") {
+        fn never_panics(values in prop::collection::vec("[0-9]{0,12}|[a-z: ]{0,3}", Features::KEYS.len())) {
             let nodes: Vec<_> = Features::KEYS.iter().copied().zip(values.iter().map(String::as_str)).collect();
             if let Ok(features) = parse(&nodes) {
                 prop_assert!((1..=MAX_QUEUES).contains(&features.max_queues));
             }
-            let _ = mac(&text);
             let line = Line::parse(Some(&values[0]), Some(&values[1]), Some(&values[2]));
             prop_assert!(MTUS.contains(&line.mtu.into()));
         }
