@@ -1,11 +1,12 @@
-# A segment that leads nowhere: its guests get addresses and reach the gateway, and neither dom0 nor, as they are isolated, each other.
+# A segment that leads nowhere: its guests get addresses, one by a lease and one by its key, and reach the gateway, and neither dom0 nor, as they
+# are isolated, each other.
 # mostly: 4.17
 # timeout: 240
 need image driver
 network_up
 driver_domain "vif:mac=00:16:3e:00:00:01,bridge=$bridge" +memory=32 -- \
     segment.private=address=10.2.0.1/24,dhcp=10.2.0.100-10.2.0.199,isolate segment.lan=uplink=vif0 \
-    lease.private=00:16:3e:02:00:05,10.2.0.5 lease.private=00:16:3e:02:00:06,10.2.0.6
+    lease.private=00:16:3e:02:00:05,10.2.0.5
 cat >script <<'G'
 set -e
 nic=$(wait_for_nic virtio_net)
@@ -33,7 +34,7 @@ G
 {
     echo own=6 other=5
     cat script
-} | guest two pv "$(virtio_nic mac=00:16:3e:02:00:06)"
+} | guest two pv "$(virtio_nic ip=10.2.0.6)"
 for name in one two; do
     wait_printed $name '^is there' 100
 done

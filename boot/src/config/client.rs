@@ -1,7 +1,7 @@
 //! What a client's network device is like: the segment's options, and keys that dom0 may write beside the device's nodes.
 
 use alloc::{format, string::String, vec::Vec};
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 
 use devices::net::Mac;
 use protocols::text::{mac, printable};
@@ -83,6 +83,24 @@ impl<'a> Client<'a> {
         self.addresses.iter().copied().chain(leased).collect()
     }
 
+    /// The address that DHCP is to give to it with this Ethernet address, because it may use no other that lies in the segment's network. `None` if it
+    /// may use any, if a `lease.` says which, or if there is no DHCP.
+    ///
+    /// # Errors
+    /// If none of its addresses can be given.
+    pub fn reserved(&self, mac: Mac) -> Result<Option<Ipv4Addr>, &'static str> {
+        let leased = self.segment.leases.iter().any(|lease| lease.0 == mac);
+        if self.segment.dhcp.is_none() || leased || self.allowed(mac).is_empty() {
+            return Ok(None);
+        }
+        let own = self.addresses.iter().find_map(|address| match address {
+            IpAddr::V4(own) if self.segment.has_room_for(*own) => Some(*own),
+            _ => None,
+        });
+        own.map(Some)
+            .ok_or("no address is a client's in the segment's network")
+    }
+
     fn set(&mut self, key: &str, value: &str) -> Result<(), &'static str> {
         let switch = || match value {
             "0" => Ok(false),
@@ -148,6 +166,34 @@ mod tests {
             ),
             Ok(("b".to_string(), Some(mac), 4, false))
         );
+    }
+
+    #[test]
+    fn what_dhcp_gives() {
+        let (config, errors) = Config::parse(
+            "segment.a=address=10.1.0.1/24,dhcp=10.1.0.100-10.1.0.199 lease.a=00:16:3e:00:00:05,10.1.0.5 segment.b=",
+        );
+        assert_eq!(errors, []);
+        let reserved = |keys: &[(&str, &str)], last| {
+            let get = |key: &str| {
+                keys.iter()
+                    .find(|pair| pair.0 == key)
+                    .map(|pair| pair.1.to_string())
+            };
+            Client::new(&config, get)
+                .unwrap()
+                .reserved([0, 0x16, 0x3e, 0, 0, last])
+        };
+        let own = Ok(Some([10, 1, 0, 7].into()));
+        assert_eq!(reserved(&[("ip", "10.1.0.7")], 1), own);
+        assert_eq!(reserved(&[("ip", "fd00::7,10.2.0.7,10.1.0.7,10.1.0.8")], 1), own);
+        assert_eq!(reserved(&[], 1), Ok(None));
+        assert_eq!(reserved(&[("ip", "10.1.0.7"), ("spoof", "1")], 1), Ok(None));
+        assert_eq!(reserved(&[("ip", "10.1.0.7")], 5), Ok(None));
+        assert_eq!(reserved(&[("ip", "10.1.0.7"), ("segment", "b")], 1), Ok(None));
+        for none in ["10.2.0.7", "10.1.0.1", "10.1.0.255", "fd00::7"] {
+            assert!(reserved(&[("ip", none)], 1).is_err(), "{none}");
+        }
     }
 
     #[test]

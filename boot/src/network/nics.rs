@@ -6,7 +6,10 @@ use alloc::{
     rc::Rc,
     string::{String, ToString},
 };
-use core::{cell::RefCell, net::IpAddr};
+use core::{
+    cell::RefCell,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use boot::{config::Client, statistics::Subject};
 use devices::net::{Counters, Mac, Nic, Options};
@@ -16,17 +19,23 @@ use protocols::text::printable;
 
 use super::{
     Network,
-    segment::{Number, Segment, Socket},
+    segment::{Number, Reservation, Segment, Socket},
 };
 
 /// The type that libxl writes for `virtio=[ '…type=virtio,device1…' ]`: a network device.
 const TYPE: &str = "virtio,device1";
 
-/// The most frames' memory that a client with a rate may be ahead of it, in seconds of that rate.
-const BURST: u64 = 50;
+/// A client with a rate may be ahead of it by what the rate allows in this part of a second.
+const BURSTS_PER_SECOND: u64 = 50;
 
-/// The address that a device has because none was given, kept for as long as the device exists.
-type Numbered = RefCell<Option<(String, Number, Mac)>>;
+/// What a device has for as long as it exists.
+#[derive(Default)]
+struct Kept {
+    /// The address that it has because none was given.
+    numbered: Option<(String, Number, Mac)>,
+    /// What DHCP gives to it.
+    reservation: Option<Reservation>,
+}
 
 impl Network {
     /// Serves the device that `path` (`backend/virtio/<client>/<device>`) describes, until the toolstack removes it.
@@ -51,11 +60,11 @@ impl Network {
                 }
             })
         };
-        let numbered = Numbered::default();
+        let kept = RefCell::default();
         let log = LogLimit::new(&format!("client {label}"));
         back_end
             .serve(async || {
-                let (socket, options) = self.connect(&back_end, (&label, &log), &numbered).await?;
+                let (socket, options) = self.connect(&back_end, (&label, &log), &kept).await?;
                 Ok(Nic::with_counters(socket, options, counters.clone()))
             })
             .await;
@@ -79,7 +88,7 @@ impl Network {
         &self,
         back_end: &BackEnd,
         (label, log): (&str, &LogLimit),
-        numbered: &Numbered,
+        kept: &RefCell<Kept>,
     ) -> Result<(Socket, Options), String> {
         let mut keys = BTreeMap::new();
         for key in Client::KEYS {
@@ -91,11 +100,12 @@ impl Network {
         let segment = self
             .segment(&client.segment.name)
             .ok_or("the segment is not set up")?;
-        let mac = client.mac.unwrap_or_else(|| number(segment, numbered));
+        let mut kept = kept.borrow_mut();
+        let mac = client.mac.unwrap_or_else(|| kept.number(segment));
         let limit = self.0.memory.share();
         let rate = client.rate.map(|mbit| RateLimit {
             per_second: u64::from(mbit) * 125_000,
-            burst: (u64::from(mbit) * 125_000 / BURST).max(limit as u64),
+            burst: (u64::from(mbit) * 125_000 / BURSTS_PER_SECOND).max(limit as u64),
         });
         let options = PortOptions {
             guard_mac: !client.spoof,
@@ -111,6 +121,9 @@ impl Network {
             .plug(options)
             .map_err(|error| format!("segment {}: {error}: {}", segment.name, show(mac)))?;
         // The client decides how often it connects.
+        if let Err(problem) = kept.reserve(segment, mac, client.reserved(mac)) {
+            log.warn(format_args!("ip: {problem}: DHCP gives it none that it may use"));
+        }
         log.info(format_args!("{} in segment {}", show(mac), segment.name));
         let options = Options {
             mac,
@@ -121,16 +134,32 @@ impl Network {
     }
 }
 
-/// The address of a device without one of its own.
-fn number(segment: &Segment, numbered: &Numbered) -> Mac {
-    let mut numbered = numbered.borrow_mut();
-    match &*numbered {
-        Some((name, _, mac)) if *name == segment.name => *mac,
-        _ => {
-            let (number, mac) = segment.number();
-            *numbered = Some((segment.name.clone(), number, mac));
-            mac
+impl Kept {
+    /// The address of a device without one of its own.
+    fn number(&mut self, segment: &Segment) -> Mac {
+        match &self.numbered {
+            Some((name, _, mac)) if *name == segment.name => *mac,
+            _ => {
+                let (number, mac) = segment.number();
+                self.numbered = Some((segment.name.clone(), number, mac));
+                mac
+            }
         }
+    }
+
+    /// Has DHCP give the device what it may use, and no longer what it might before.
+    fn reserve(
+        &mut self,
+        segment: &Segment,
+        mac: Mac,
+        address: Result<Option<Ipv4Addr>, &'static str>,
+    ) -> Result<(), &'static str> {
+        self.reservation = None;
+        if let Some(address) = address? {
+            let reservation = segment.reserve(mac, address);
+            self.reservation = Some(reservation.ok_or("the address is reserved for another client")?);
+        }
+        Ok(())
     }
 }
 

@@ -115,7 +115,7 @@ impl Network {
             lease: LEASE,
             domain: None,
             dns: Vec::new(),
-            reservations: config.leases.iter().copied().collect(),
+            reservations: segment.reservations(),
         });
         let statistics = self.0.statistics.clone();
         Ok(StationConfig {

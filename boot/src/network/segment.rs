@@ -1,7 +1,7 @@
 //! One segment: its switch, and the addresses of the clients in it.
 
 use alloc::{collections::BTreeSet, format, rc::Rc, string::String};
-use core::cell::RefCell;
+use core::{cell::RefCell, net::Ipv4Addr};
 
 use boot::{
     config,
@@ -10,6 +10,7 @@ use boot::{
 };
 use devices::net::Mac;
 use kernel::{executor, xenstore};
+use network::router::Reservations;
 use network::switch::{Plug, PlugError, PortOptions, Switch, SwitchOptions};
 use protocols::text;
 
@@ -26,6 +27,8 @@ pub struct Segment {
     switch: Switch<Memory, Clock>,
     /// The numbers of the clients that have an address made of theirs.
     numbers: Rc<RefCell<BTreeSet<u32>>>,
+    /// The addresses that DHCP gives to certain clients.
+    reservations: Reservations,
     _counted: Registration,
 }
 
@@ -33,6 +36,12 @@ pub struct Segment {
 pub struct Number {
     number: u32,
     numbers: Rc<RefCell<BTreeSet<u32>>>,
+}
+
+/// A client's address by DHCP, no longer its own when this is dropped.
+pub struct Reservation {
+    mac: Mac,
+    reservations: Reservations,
 }
 
 /// Something's place in a segment.
@@ -60,6 +69,7 @@ impl Segment {
             own,
             switch,
             numbers: Rc::default(),
+            reservations: Rc::new(RefCell::new(config.leases.iter().copied().collect())),
             _counted: counted,
         }
     }
@@ -72,6 +82,23 @@ impl Segment {
     /// The driver domain's own address in it.
     pub fn own_address(&self) -> Mac {
         self.own
+    }
+
+    /// The addresses that DHCP gives to certain clients.
+    pub fn reservations(&self) -> Reservations {
+        self.reservations.clone()
+    }
+
+    /// Has DHCP give an address to a client, unless it is for another one, or the client's is given already.
+    pub fn reserve(&self, mac: Mac, address: Ipv4Addr) -> Option<Reservation> {
+        let mut reservations = self.reservations.borrow_mut();
+        let taken = |(other, reserved): (&Mac, &Ipv4Addr)| *other == mac || *reserved == address;
+        if reservations.iter().any(taken) {
+            return None;
+        }
+        reservations.insert(mac, address);
+        let reservations = self.reservations.clone();
+        Some(Reservation { mac, reservations })
     }
 
     /// Tells the counters of the port with this label, if it is in this segment.
@@ -95,6 +122,12 @@ impl Segment {
 impl Drop for Number {
     fn drop(&mut self) {
         self.numbers.borrow_mut().remove(&self.number);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.reservations.borrow_mut().remove(&self.mac);
     }
 }
 

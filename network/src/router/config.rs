@@ -1,8 +1,10 @@
 //! What a router is to be like.
 
 use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -84,9 +86,13 @@ pub struct DhcpOptions {
     pub domain: Option<String>,
     /// Their name servers, in place of the router.
     pub dns: Vec<Ipv4Addr>,
-    /// Addresses of certain stations, in the router's network, in the pool or outside it.
-    pub reservations: BTreeMap<Mac, Ipv4Addr>,
+    /// Addresses of certain stations.
+    pub reservations: Reservations,
 }
+
+/// Addresses that certain stations get by DHCP instead of any other: in the router's network, in the pool or outside it. They may change at any
+/// time.
+pub type Reservations = Rc<RefCell<BTreeMap<Mac, Ipv4Addr>>>;
 
 /// A port of the outside address that leads inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +225,8 @@ impl<P> Station<P> {
         };
         let own = own.ok_or(Invalid("a static address for a DHCP server"))?;
         let pool = [&dhcp.first, &dhcp.last];
-        let mut addresses = pool.into_iter().chain(dhcp.reservations.values());
+        let reservations = dhcp.reservations.borrow();
+        let mut addresses = pool.into_iter().chain(reservations.values());
         if dhcp.first > dhcp.last || !addresses.all(|address| is_host(*own, *address)) {
             return Err(Invalid("addresses for stations in the router's network"));
         }

@@ -35,8 +35,8 @@ mod stack;
 mod station;
 
 pub use config::{
-    Address, Config, DhcpOptions, Forward, Inside, Invalid, Limits, Station as StationConfig, Timeouts,
-    is_host, is_unicast6,
+    Address, Config, DhcpOptions, Forward, Inside, Invalid, Limits, Reservations, Station as StationConfig,
+    Timeouts, is_host, is_unicast6,
 };
 pub use counters::{Counter, Counters};
 pub use http::Text;

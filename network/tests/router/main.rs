@@ -9,7 +9,6 @@ mod made;
 mod nat;
 mod services;
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use bed::{Bed, Host, Segment};
@@ -67,7 +66,7 @@ fn pool() -> DhcpOptions {
         lease: 3600,
         domain: Some("vm.example".into()),
         dns: vec![],
-        reservations: BTreeMap::new(),
+        reservations: Default::default(),
     }
 }
 

@@ -206,12 +206,15 @@ pub fn partial(mut bytes: Vec<u8>) -> TestFrame {
 
 #[test]
 fn reservations_and_a_pool_that_is_used_up() {
-    let mut options = DhcpOptions {
+    let options = DhcpOptions {
         last: ip("10.0.0.101"),
         dns: vec![ip("9.9.9.9")],
         ..pool()
     };
-    options.reservations.insert([2, 0, 0, 0, 0, 7], ip("10.0.0.7"));
+    let reservations = options.reservations.clone();
+    reservations
+        .borrow_mut()
+        .insert([2, 0, 0, 0, 0, 7], ip("10.0.0.7"));
     let segment = Segment::new();
     let mut config = config(&segment, None);
     config.insides[0].station.dhcp = Some(options);

@@ -5,7 +5,6 @@
 #[path = "../../../network/tests/router/bed.rs"]
 mod bed;
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::LazyLock;
@@ -60,7 +59,7 @@ fn config(inside: &Segment, outside: &Segment) -> Config<bed::Socket> {
         lease: 60,
         domain: None,
         dns: vec![],
-        reservations: BTreeMap::new(),
+        reservations: Default::default(),
     });
     Config {
         insides: vec![Inside {

@@ -6,6 +6,7 @@ use core::ops::RangeInclusive;
 
 use devices::net::Mac;
 
+use crate::router::Reservations;
 use crate::router::nat::Seconds;
 
 /// The most stations that are remembered.
@@ -30,7 +31,7 @@ pub struct Leases {
     /// The router's own address, which lies in the pool maybe.
     own: Ipv4Addr,
     duration: Seconds,
-    reserved: BTreeMap<Mac, Ipv4Addr>,
+    reserved: Reservations,
     by_station: BTreeMap<Mac, Lease>,
     by_address: BTreeMap<Ipv4Addr, Mac>,
     declined: VecDeque<Ipv4Addr>,
@@ -38,12 +39,7 @@ pub struct Leases {
 
 impl Leases {
     /// Nobody has an address yet.
-    pub fn new(
-        pool: (Ipv4Addr, Ipv4Addr),
-        own: Ipv4Addr,
-        duration: Seconds,
-        reserved: BTreeMap<Mac, Ipv4Addr>,
-    ) -> Self {
+    pub fn new(pool: (Ipv4Addr, Ipv4Addr), own: Ipv4Addr, duration: Seconds, reserved: Reservations) -> Self {
         Self {
             pool: pool.0.to_bits()..=pool.1.to_bits(),
             own,
@@ -65,16 +61,19 @@ impl Leases {
         self.duration
     }
 
-    /// Keeps an address for a station for a short time: the one that it shall have, had, or asks for, or another.
+    /// Keeps an address for a station for a short time: the one that it shall have, or else the one that it had, or asks for, or another.
     pub fn offer(&mut self, now: Seconds, station: Mac, wanted: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
         let had = self.by_station.get(&station).map(|lease| lease.address);
-        let known = [self.reserved.get(&station).copied(), had, wanted];
-        let address = known
-            .into_iter()
-            .flatten()
-            .find(|address| self.may_have(now, station, *address))
-            .or_else(|| self.search(now, station))
-            .or_else(|| self.search_declined(now, station))?;
+        let reserved = self.reserved.borrow().get(&station).copied();
+        let address = match reserved {
+            Some(_) => reserved.filter(|address| self.may_have(now, station, *address)),
+            None => [had, wanted]
+                .into_iter()
+                .flatten()
+                .find(|address| self.may_have(now, station, *address))
+                .or_else(|| self.search(now, station))
+                .or_else(|| self.search_declined(now, station)),
+        }?;
         let until = now + OFFERED;
         let kept = self.by_station.get(&station);
         let until = kept.map_or(until, |lease| {
@@ -89,8 +88,8 @@ impl Leases {
 
     /// Gives a station an address that it asks for, if it may have that.
     pub fn bind(&mut self, now: Seconds, station: Mac, address: Ipv4Addr) -> bool {
-        let reserved = self.reserved.get(&station);
-        reserved.is_none_or(|reserved| *reserved == address)
+        let reserved = self.reserved.borrow().get(&station).copied();
+        reserved.is_none_or(|reserved| reserved == address)
             && self.may_have(now, station, address)
             && self.assign(now, station, address, now.saturating_add(self.duration))
     }
@@ -119,8 +118,8 @@ impl Leases {
 
     /// Whether an address is the station's to have: nobody else has it or is to have it.
     fn may_have(&self, now: Seconds, station: Mac, address: Ipv4Addr) -> bool {
-        let reserved = self.reserved.iter().find(|(_, reserved)| **reserved == address);
-        let usable = match reserved {
+        let reserved = self.reserved.borrow();
+        let usable = match reserved.iter().find(|(_, reserved)| **reserved == address) {
             Some((owner, _)) => *owner == station,
             None => self.pool.contains(&address.to_bits()) && !self.declined.contains(&address),
         };
@@ -192,6 +191,8 @@ fn hash(station: Mac) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::cell::RefCell;
+    use std::rc::Rc;
 
     fn address(last: u8) -> Ipv4Addr {
         Ipv4Addr::new(10, 0, 0, last)
@@ -202,6 +203,7 @@ mod tests {
             ([2, 0, 0, 0, 0, 200], address(5)),
             ([2, 0, 0, 0, 0, 201], address(77)),
         ]);
+        let reserved = Rc::new(RefCell::new(reserved));
         Leases::new((address(2), address(9)), address(3), 100, reserved)
     }
 
@@ -227,6 +229,25 @@ mod tests {
         );
         assert!(!leases.bind(0, [2, 0, 0, 0, 0, 200], address(6)));
         assert!(!leases.bind(0, [2, 0, 0, 0, 0, 1], address(5)));
+    }
+
+    #[test]
+    fn a_reservation_holds_from_when_it_is_made() {
+        let (early, late) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        let mut leases = leases();
+        let taken = leases.offer(0, early, None).unwrap();
+        assert!(leases.bind(0, early, taken));
+        let other = leases.offer(0, late, None).unwrap();
+        assert!(leases.bind(0, late, other));
+        leases.reserved.borrow_mut().insert(late, taken);
+        // No other address will do, and this one is somebody's for as long as his lease lasts.
+        assert!(!leases.bind(1, late, other));
+        assert_eq!(leases.offer(1, late, None), None);
+        assert!(!leases.bind(1, early, taken), "he does not get it again");
+        assert_eq!(leases.offer(100, late, None), Some(taken));
+        assert!(leases.bind(100, late, taken));
+        leases.reserved.borrow_mut().remove(&late);
+        assert!(leases.bind(101, late, taken), "it is in the pool");
     }
 
     #[test]
