@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use devices::memory::Buffer;
 use devices::net::{Filter, Link, MAX_FRAME, Port};
-use network::switch::{PAGE, PortOptions, Reason, SwitchOptions};
+use network::switch::{PAGE, PortOptions, RateLimit, Reason, SwitchOptions};
 use support::*;
 
 #[test]
@@ -265,6 +265,23 @@ fn the_link_is_that_of_the_uplinks() {
     assert!(changed(&mut seen) && seen.mtu == 9000 && seen.announcements == 6);
     drop(one);
     assert!(changed(&mut seen) && !seen.up && seen.mtu == 1500 && seen.announcements == 6);
+}
+
+#[test]
+fn a_port_with_a_rate_has_a_line_of_that_speed() {
+    let net = Net::new();
+    let limited = net.plug(PortOptions {
+        send_rate: Some(RateLimit {
+            per_second: 100 * 125_000,
+            burst: 0,
+        }),
+        ..PortOptions::client("limited", mac(1))
+    });
+    let (other, _uplink) = (net.client(2), net.uplink(1));
+    let seen = limited.link();
+    assert_eq!((seen.speed, other.link().speed), (100, LINK.speed));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(limited.poll_link(&seen, &mut context).is_pending());
 }
 
 #[test]

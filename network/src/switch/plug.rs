@@ -48,11 +48,6 @@ impl<M: Memory, T: Time> Plug<M, T> {
     pub fn counters(&self) -> Counters {
         *self.0.port.counters.borrow()
     }
-
-    /// What it is called.
-    pub fn label(&self) -> &str {
-        &self.0.port.label
-    }
 }
 
 impl<M: Memory, T: Time> Port for Plug<M, T> {
@@ -135,7 +130,11 @@ impl<M: Memory, T: Time> Port for Plug<M, T> {
     }
 
     fn link(&self) -> Link {
-        self.0.switch.link.get()
+        let link = self.0.switch.link.get();
+        Link {
+            speed: self.0.port.speed.unwrap_or(link.speed),
+            ..link
+        }
     }
 
     fn poll_link(&self, seen: &Link, context: &mut Context<'_>) -> Poll<Link> {

@@ -21,6 +21,9 @@ use super::options::{Kind, PortOptions};
 use super::table::Learner;
 use super::{Counters, Reason};
 
+/// A rate of 1 Mbit/s in bytes per second.
+const BYTES_PER_MBIT: u64 = 125_000;
+
 /// What a port may only do so much of.
 #[derive(Clone, Copy)]
 pub(super) enum Limited {
@@ -34,6 +37,8 @@ pub(super) struct PortState<B> {
     pub(super) kind: Kind,
     pub(super) isolate: bool,
     pub(super) guard: Option<Guard>,
+    /// The line's speed in Mbit/s as whoever is plugged in sees it, if that is the port's own.
+    pub(super) speed: Option<u32>,
     pub(super) learner: Learner,
     pub(super) filter: RefCell<Filter>,
     pub(super) send: Rc<Account>,
@@ -72,6 +77,9 @@ impl<B: Buffer> PortState<B> {
             kind: options.kind,
             isolate: is_client && (options.isolate || isolate),
             guard: guarded.then(|| Guard::new(mac, options.addresses)),
+            speed: options
+                .send_rate
+                .map(|rate| (rate.per_second / BYTES_PER_MBIT).try_into().unwrap_or(u32::MAX)),
             learner: Learner {
                 port: index,
                 limit: options.stations,
