@@ -1,35 +1,29 @@
 //! Ethernet addresses that are the same after each start.
 
+use core::hash::Hasher;
+
 use devices::net::Mac;
+use network::hash::Fnv;
 
 /// What the addresses of a segment are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seed(u64);
-
-/// FNV-1a, 64 bits: spreads well, and needs to do nothing else.
-fn hash(seed: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(seed, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
-}
-
-const START: u64 = 0xcbf2_9ce4_8422_2325;
+pub struct Seed(Fnv);
 
 impl Seed {
     /// For a segment with an uplink of this address.
     pub fn uplink(address: Mac) -> Self {
-        Self(hash(START, &address))
+        Self(Fnv::default().with(&address))
     }
 
     /// For a segment of this name that leads nowhere else.
     pub fn name(name: &str) -> Self {
-        Self(hash(START, name.as_bytes()))
+        Self(Fnv::default().with(name.as_bytes()))
     }
 
     /// The address of what this text names: a locally administered one.
     pub fn address(self, text: &str) -> Mac {
-        // The upper bits depend on all of the text; of the lower ones the lowest depend on few.
-        let [_, a, b, c, d, e, ..] = hash(self.0, text.as_bytes()).to_be_bytes();
+        // The lowest bits are the weak ones.
+        let [_, a, b, c, d, e, ..] = self.0.with(text.as_bytes()).finish().to_be_bytes();
         [0x02, a, b, c, d, e]
     }
 }

@@ -6,10 +6,7 @@ use alloc::{
     rc::Rc,
     string::{String, ToString},
 };
-use core::{
-    cell::RefCell,
-    net::{IpAddr, Ipv4Addr},
-};
+use core::{cell::RefCell, net::Ipv4Addr};
 
 use boot::{config::Client, statistics::Subject};
 use devices::net::{Counters, Mac, Nic, Options};
@@ -109,7 +106,7 @@ impl Network {
         });
         let options = PortOptions {
             guard_mac: !client.spoof,
-            addresses: client.allowed(mac).into_iter().map(prefix).collect(),
+            addresses: client.allowed(mac).into_iter().map(Prefix::from).collect(),
             isolate: client.isolate,
             send_rate: rate,
             receive_rate: rate,
@@ -161,12 +158,6 @@ impl Kept {
         }
         Ok(())
     }
-}
-
-/// One address.
-fn prefix(address: IpAddr) -> Prefix {
-    let len = if address.is_ipv4() { 32 } else { 128 };
-    Prefix { address, len }
 }
 
 /// An Ethernet address as people write it.

@@ -1,6 +1,6 @@
 //! Routers: one for each way out, with the segments that use it, and one for each segment that has an address and leads nowhere.
 
-use alloc::{format, rc::Rc, string::String, vec::Vec};
+use alloc::{format, rc::Rc, string::String};
 
 use boot::{
     config::{self, Address},
@@ -113,8 +113,6 @@ impl Network {
             first,
             last,
             lease: LEASE,
-            domain: None,
-            dns: Vec::new(),
             reservations: segment.reservations(),
         });
         let statistics = self.0.statistics.clone();

@@ -16,6 +16,7 @@ use smoltcp::wire::{
 
 use super::build::{self, Ends};
 use super::nat::Seconds;
+use crate::link_local;
 
 /// All stations on the line, and the Ethernet group that stands for them.
 const ALL_NODES: (Ipv6Addr, Mac) = (
@@ -38,15 +39,6 @@ pub struct Advertiser {
     /// When to advertise next.
     next: Seconds,
     last: Option<Seconds>,
-}
-
-/// The link-local address of a station (RFC 4291, appendix A).
-pub fn link_local(mac: Mac) -> Ipv6Addr {
-    let id = [mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]];
-    let mut address = [0; 16];
-    address[..2].copy_from_slice(&[0xfe, 0x80]);
-    address[8..].copy_from_slice(&id);
-    address.into()
 }
 
 impl Advertiser {

@@ -1,24 +1,6 @@
-//! The Internet checksum (RFC 1071), and changing what it covers without looking at the rest (RFC 1624).
+//! Changing what an Internet checksum covers without looking at the rest (RFC 1624).
 
-/// Adds the carries back in.
-fn fold(mut sum: u32) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
-}
-
-/// The words of some bytes, the last one filled up with a zero.
-fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
-    bytes
-        .chunks(2)
-        .map(|word| u32::from(u16::from_be_bytes([word[0], word.get(1).copied().unwrap_or(0)])))
-}
-
-/// The one's complement sum of up to 64 KiB.
-pub fn sum(bytes: &[u8]) -> u16 {
-    fold(words(bytes).sum())
-}
+use devices::net::offload::Sum;
 
 /// By how much a sum changes: the words that come less those that go.
 #[derive(Clone, Copy, Default)]
@@ -28,19 +10,18 @@ impl Delta {
     /// Of replacing some bytes, which start at an even place in what is summed, with as many others.
     pub fn new(old: &[u8], new: &[u8]) -> Self {
         debug_assert_eq!(old.len(), new.len());
-        Self(fold(
-            words(old).map(|word| word ^ 0xffff).sum::<u32>() + words(new).sum::<u32>(),
-        ))
+        let gone = Sum::default().bytes(old).fold();
+        Self(Sum::default().bytes(new).word(!gone).fold())
     }
 
     /// Of both changes.
     pub fn and(self, other: Self) -> Self {
-        Self(fold(u32::from(self.0) + u32::from(other.0)))
+        Self(other.apply_to_sum(self.0))
     }
 
     /// What becomes of a sum.
     pub fn apply_to_sum(self, sum: u16) -> u16 {
-        fold(u32::from(sum) + u32::from(self.0))
+        Sum::default().word(sum).word(self.0).fold()
     }
 
     /// What becomes of a checksum, which is the complement of a sum.
@@ -53,6 +34,10 @@ impl Delta {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn sum(bytes: &[u8]) -> u16 {
+        Sum::default().bytes(bytes).fold()
+    }
 
     proptest! {
         #[test]

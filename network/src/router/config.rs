@@ -2,7 +2,6 @@
 
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
@@ -73,7 +72,8 @@ pub enum Address {
     Dhcp,
 }
 
-/// What a DHCP server gives. Stations get the router's own address as the way out if there is an outside, and as name server then too.
+/// What a DHCP server gives. Stations get the router's own address as the way out and as name server if there is an outside, and otherwise those of
+/// its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DhcpOptions {
     /// The first address for stations.
@@ -82,10 +82,6 @@ pub struct DhcpOptions {
     pub last: Ipv4Addr,
     /// How long they may keep one, in seconds, without asking again.
     pub lease: Seconds,
-    /// The name of their domain, if it has one.
-    pub domain: Option<String>,
-    /// Their name servers, in place of the router.
-    pub dns: Vec<Ipv4Addr>,
     /// Addresses of certain stations.
     pub reservations: Reservations,
 }

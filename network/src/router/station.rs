@@ -14,7 +14,7 @@ use smoltcp::iface::SocketHandle;
 use smoltcp::socket::dhcpv4;
 use smoltcp::wire::{EthernetFrame, Ipv4Cidr, Ipv6Cidr};
 
-use super::advertise::{self, Advertiser};
+use super::advertise::Advertiser;
 use super::build::Ends;
 use super::config::{self, Address, is_host, is_unicast};
 use super::counters::Counters;
@@ -26,6 +26,7 @@ use super::neighbours::{Neighbours, Resolved};
 use super::random::Random;
 use super::stack::Stack;
 use super::{Now, build, dhcp, dns, http, icmp};
+use crate::link_local;
 
 /// The prefix length of link-local addresses.
 const LINK_LOCAL: u8 = 64;
@@ -100,8 +101,9 @@ impl<P: Port> Station<P> {
         }
         let dhcp_server = dhcp.zip(own).map(|(options, own)| {
             let way = leads_out.then_some(own.address()).or(gateway);
-            let name_server = leads_out.then_some(own.address());
-            dhcp::Server::new((mac, own), link.mtu, way, name_server, options)
+            let resolver = [own.address()];
+            let servers = if leads_out { &resolver } else { &name_servers[..] };
+            dhcp::Server::new((mac, own), link.mtu, way, servers, options)
         });
         let advertiser = address6
             .filter(|_| serves)
@@ -154,7 +156,7 @@ impl<P: Port> Station<P> {
 
     /// Its IPv6 addresses: one that is configured, and one for the line.
     fn addresses6(&self) -> impl Iterator<Item = Ipv6Cidr> + use<P> {
-        let link_local = Ipv6Cidr::new(advertise::link_local(self.mac), LINK_LOCAL);
+        let link_local = Ipv6Cidr::new(link_local(self.mac), LINK_LOCAL);
         self.address6.into_iter().flat_map(move |own| [link_local, own])
     }
 

@@ -4,9 +4,13 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv6Addr};
 
 use devices::net::Mac;
+use devices::net::headers::discovery::{
+    NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, REDIRECT, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION,
+};
 use devices::net::headers::{Headers, Ip, ethertype, protocol};
 
 use super::Reason;
+use crate::link_local;
 
 /// IP addresses that share their first bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,13 +25,6 @@ pub struct Prefix {
 const DHCP_SERVER: u16 = 67;
 const DHCP_CLIENT: u16 = 68;
 const DHCPV6_SERVER: u16 = 547;
-
-// Types of ICMPv6 messages (RFC 4861).
-const ROUTER_SOLICITATION: u8 = 133;
-const ROUTER_ADVERTISEMENT: u8 = 134;
-const NEIGHBOUR_SOLICITATION: u8 = 135;
-const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
-const REDIRECT: u8 = 137;
 
 /// The fewest bytes of a TCP header.
 const TCP_HEADER: usize = 20;
@@ -174,10 +171,4 @@ fn conceals(ip: &Ip, bytes: &[u8]) -> bool {
         _ => 0,
     };
     seen.len() < header
-}
-
-/// The address that a station has on its link without being told (RFC 4291, appendix A).
-fn link_local(mac: Mac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac;
-    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }

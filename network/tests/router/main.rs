@@ -64,8 +64,6 @@ fn pool() -> DhcpOptions {
         first: ip("10.0.0.100"),
         last: ip("10.0.0.199"),
         lease: 3600,
-        domain: Some("vm.example".into()),
-        dns: vec![],
         reservations: Default::default(),
     }
 }

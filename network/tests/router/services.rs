@@ -208,7 +208,6 @@ pub fn partial(mut bytes: Vec<u8>) -> TestFrame {
 fn reservations_and_a_pool_that_is_used_up() {
     let options = DhcpOptions {
         last: ip("10.0.0.101"),
-        dns: vec![ip("9.9.9.9")],
         ..pool()
     };
     let reservations = options.reservations.clone();
@@ -218,6 +217,9 @@ fn reservations_and_a_pool_that_is_used_up() {
     let segment = Segment::new();
     let mut config = config(&segment, None);
     config.insides[0].station.dhcp = Some(options);
+    if let Some(Address::Static { dns, .. }) = &mut config.insides[0].station.address {
+        dns.push(ip("9.9.9.9"));
+    }
     let mut bed = Bed::new(config);
     let mut guests: Vec<_> = [7, 1, 2, 3]
         .map(|n| Host::new(&segment, [2, 0, 0, 0, 0, n], &[], None))
@@ -244,10 +246,7 @@ fn the_outside_address_by_dhcp() {
     let mut bed = Bed::new(config);
     let mut other = super::config(&outside, None);
     other.insides[0].station.mac = SERVER;
-    other.insides[0].station.dhcp = Some(DhcpOptions {
-        dns: vec![ip("10.0.0.1")],
-        ..pool()
-    });
+    other.insides[0].station.dhcp = Some(pool());
     let other = RefCell::new(Bed::new(other));
     assert!(!bed.status.is_up());
     for _ in 0..1000 {

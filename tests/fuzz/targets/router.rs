@@ -57,8 +57,6 @@ fn config(inside: &Segment, outside: &Segment) -> Config<bed::Socket> {
         first: Ipv4Addr::new(10, 77, 0, 50),
         last: Ipv4Addr::new(10, 77, 0, 99),
         lease: 60,
-        domain: None,
-        dns: vec![],
         reservations: Default::default(),
     });
     Config {

@@ -16,12 +16,19 @@ pub struct Claim {
     pub mac: Option<Mac>,
 }
 
-// Types of ICMPv6 messages (RFC 4861).
-const ROUTER_SOLICITATION: u8 = 133;
-const ROUTER_ADVERTISEMENT: u8 = 134;
-const NEIGHBOUR_SOLICITATION: u8 = 135;
-const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
-const REDIRECT: u8 = 137;
+/// Types of the ICMPv6 messages of neighbour discovery (RFC 4861).
+pub mod discovery {
+    /// Router solicitation, the first of them.
+    pub const ROUTER_SOLICITATION: u8 = 133;
+    /// Router advertisement.
+    pub const ROUTER_ADVERTISEMENT: u8 = 134;
+    /// Neighbour solicitation.
+    pub const NEIGHBOUR_SOLICITATION: u8 = 135;
+    /// Neighbour advertisement.
+    pub const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+    /// Redirect, the last of them.
+    pub const REDIRECT: u8 = 137;
+}
 
 // Types of neighbour discovery options.
 const SOURCE_LINK_LAYER: u8 = 1;
@@ -56,11 +63,11 @@ impl Claim {
         let at = ip.transport.filter(|_| ip.protocol == protocol::ICMPV6)?;
         // Where a message's options start, which of them counts, and whose address it is about.
         let (options, option, target) = match u8_at(frame, at)? {
-            ROUTER_SOLICITATION => (8, SOURCE_LINK_LAYER, false),
-            ROUTER_ADVERTISEMENT => (16, SOURCE_LINK_LAYER, false),
-            NEIGHBOUR_SOLICITATION => (24, SOURCE_LINK_LAYER, false),
-            NEIGHBOUR_ADVERTISEMENT => (24, TARGET_LINK_LAYER, true),
-            REDIRECT => (40, TARGET_LINK_LAYER, true),
+            discovery::ROUTER_SOLICITATION => (8, SOURCE_LINK_LAYER, false),
+            discovery::ROUTER_ADVERTISEMENT => (16, SOURCE_LINK_LAYER, false),
+            discovery::NEIGHBOUR_SOLICITATION => (24, SOURCE_LINK_LAYER, false),
+            discovery::NEIGHBOUR_ADVERTISEMENT => (24, TARGET_LINK_LAYER, true),
+            discovery::REDIRECT => (40, TARGET_LINK_LAYER, true),
             _ => return None,
         };
         let claimed = match target {

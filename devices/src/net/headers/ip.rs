@@ -6,8 +6,6 @@ use super::{array, u8_at, u16_at};
 
 /// IP protocol numbers.
 pub mod protocol {
-    /// ICMP.
-    pub const ICMP: u8 = 1;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.

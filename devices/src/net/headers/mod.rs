@@ -6,7 +6,7 @@
 mod claim;
 mod ip;
 
-pub use claim::Claim;
+pub use claim::{Claim, discovery};
 pub use ip::{Ip, Ports, protocol};
 
 use super::{Checksum, ETHERNET_HEADER, Mac};

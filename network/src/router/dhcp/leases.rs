@@ -1,11 +1,13 @@
 //! Which station has which address.
 
 use alloc::collections::{BTreeMap, VecDeque};
+use core::hash::Hasher;
 use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
 
 use devices::net::Mac;
 
+use crate::hash::Fnv;
 use crate::router::Reservations;
 use crate::router::nat::Seconds;
 
@@ -136,7 +138,7 @@ impl Leases {
     fn search(&self, now: Seconds, station: Mac) -> Option<Ipv4Addr> {
         let (first, last) = (*self.pool.start(), *self.pool.end());
         let size = u64::from(last.checked_sub(first)?) + 1;
-        let start = (hash(station) % size) as u32;
+        let start = (Fnv::default().with(&station).finish() % size) as u32;
         let candidates = || {
             (first + start..=last)
                 .chain(first..first + start)
@@ -178,13 +180,6 @@ impl Leases {
             self.by_address.remove(&lease.address);
         }
     }
-}
-
-/// FNV-1a.
-fn hash(station: Mac) -> u64 {
-    station.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]

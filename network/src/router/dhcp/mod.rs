@@ -3,7 +3,6 @@
 pub mod client;
 mod leases;
 
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
@@ -23,7 +22,6 @@ pub const CLIENT_PORT: u16 = 68;
 /// Options that smoltcp has no field for (RFC 2132).
 mod option {
     pub const DOMAIN_NAME_SERVER: u8 = 6;
-    pub const DOMAIN_NAME: u8 = 15;
     pub const INTERFACE_MTU: u8 = 26;
     pub const RENEWAL_TIME: u8 = 58;
     pub const REBINDING_TIME: u8 = 59;
@@ -38,32 +36,25 @@ pub struct Server {
     router: Option<Ipv4Addr>,
     /// The value of the option; empty if there is none.
     dns: Vec<u8>,
-    domain: Option<String>,
     leases: Leases,
 }
 
 impl Server {
-    /// A server with an address of its own, on a line with an MTU. Clients are told of `router` and of the options' name servers, or
-    /// `dns` if they have none.
+    /// A server with an address of its own, on a line with an MTU. Clients are told of a router and of name servers.
     pub fn new(
         (mac, own): (Mac, Ipv4Cidr),
         mtu: u16,
         router: Option<Ipv4Addr>,
-        dns: Option<Ipv4Addr>,
+        dns: &[Ipv4Addr],
         options: DhcpOptions,
     ) -> Self {
-        let mut servers = options.dns;
-        if servers.is_empty() {
-            servers.extend(dns);
-        }
         Self {
             mac,
             own,
             mtu,
             router,
             // The most that fit into one option.
-            dns: servers.iter().take(63).flat_map(Ipv4Addr::octets).collect(),
-            domain: options.domain.filter(|domain| (1..=255).contains(&domain.len())),
+            dns: dns.iter().take(63).flat_map(Ipv4Addr::octets).collect(),
             leases: Leases::new(
                 (options.first, options.last),
                 own.address(),
@@ -154,9 +145,6 @@ impl Server {
             add(option::INTERFACE_MTU, &mtu);
             if !self.dns.is_empty() {
                 add(option::DOMAIN_NAME_SERVER, &self.dns);
-            }
-            if let Some(domain) = &self.domain {
-                add(option::DOMAIN_NAME, domain.as_bytes());
             }
         }
         let client = if nak {

@@ -1,11 +1,12 @@
 //! The headers of an IPv4 packet in a frame: taking them apart, and giving them other addresses in place.
 
 use devices::memory::Buffer;
+use devices::net::offload::Sum;
 use devices::net::{Checksum, ETHERNET_HEADER};
 use smoltcp::wire::{Icmpv4Message, Icmpv4Packet, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket};
 
 use super::flow::{Endpoint, Flow, Protocol, Signal};
-use crate::router::checksum::{Delta, sum};
+use crate::router::checksum::Delta;
 
 /// As much of a frame's start as is looked at: Ethernet, IP and ICMP headers, and the IP header and ports that an ICMP error quotes, each
 /// with all options.
@@ -55,7 +56,10 @@ impl Packet {
             && header >= IP_HEADER
             && header <= total
             && ETHERNET_HEADER + total <= buffer.len()
-            && sum(&head[ETHERNET_HEADER..ETHERNET_HEADER + header]) == 0xffff;
+            && Sum::default()
+                .bytes(&head[ETHERNET_HEADER..ETHERNET_HEADER + header])
+                .fold()
+                == 0xffff;
         sound.then_some(Self {
             head,
             len: len.min(ETHERNET_HEADER + total),
