@@ -1,5 +1,5 @@
 # A guest behind NAT: its reserved lease, names, downloads and pings by way of the driver domain's address, a port forward to it, a rule that
-# stops it, a prefix for IPv6, and the counters by HTTP.
+# stops it, a prefix for IPv6, and the counters by HTTP. Outside, where no guest is, the back end sends no groups but the driver domain's own.
 # timeout: 300
 need image driver
 lease_time=2m
@@ -9,7 +9,7 @@ busybox httpd -f -p 10.77.0.1:81 -h /run/network/www &
 echo $! >/run/network/httpd-81.pid
 driver_domain "vif:mac=00:16:3e:00:00:01,bridge=$bridge" +memory=32 -- \
     segment.inside=address=10.1.0.1/24,address=fd10:1::1/64,dhcp=10.1.0.100-10.1.0.199,nat=outside \
-    segment.outside=uplink=vif0,address=dhcp,metrics=9100 \
+    segment.outside=uplink=vif0,address=dhcp,address=fd77::5/64,metrics=9100 \
     lease.inside=00:16:3e:01:00:05,10.1.0.5 forward.inside=tcp:8080:10.1.0.5:80 rule.inside=deny,tcp,to=10.77.0.0/24,port=81
 guest g pv "$(virtio_nic mac=00:16:3e:01:00:05)" <<G
 set -e
@@ -39,6 +39,14 @@ read -r _ </dev/console
 no_kernel_warnings
 G
 wait_printed g '^serving' 150
+kept_back() {
+    cat "/sys/class/net/$(vif driver-domain)/statistics/tx_dropped"
+}
+before=$(kept_back)
+ping -q -c 5 -i 0.2 -W 1 ff02::99%$bridge || true
+[ "$(kept_back)" -ge $((before + 5)) ] || fail "the back end keeps nothing back that is for other groups"
+# Who looks for the address asks one of its groups.
+ping -q -c 3 -i 0.2 fd77::5
 same "the guest's lease" "$(lease g)" 10.1.0.5
 same "what port 81 serves to others" "$(curl --silent --fail http://10.77.0.1:81/data | sha256sum | cut -d' ' -f1)" "$sum"
 outside=$(awk '$2 == "00:16:3e:00:00:01" { print $3 }' /run/network/leases)

@@ -1,6 +1,6 @@
 //! One segment: its switch, and the addresses of the clients in it.
 
-use alloc::{collections::BTreeSet, format, rc::Rc, string::String};
+use alloc::{collections::BTreeSet, format, rc::Rc, string::String, vec::Vec};
 use core::{cell::RefCell, net::Ipv4Addr};
 
 use boot::{
@@ -9,9 +9,9 @@ use boot::{
     statistics::{Registration, Statistics, Subject},
 };
 use devices::net::Mac;
-use kernel::{executor, xenstore};
-use network::router::Reservations;
-use network::switch::{Plug, PlugError, PortOptions, Switch, SwitchOptions};
+use kernel::{executor, frontend::State, netfront::Uplink, xenstore};
+use network::router::{Reservations, groups};
+use network::switch::{Kind, Plug, PlugError, PortOptions, Switch, SwitchOptions};
 use protocols::text;
 
 use super::runtime::{Clock, Memory};
@@ -29,6 +29,9 @@ pub struct Segment {
     numbers: Rc<RefCell<BTreeSet<u32>>>,
     /// The addresses that DHCP gives to certain clients.
     reservations: Reservations,
+    /// The uplinks that are to receive frames for no groups but the driver domain's own; `None` once a client has been plugged in, whose groups
+    /// nobody knows.
+    selective: RefCell<Option<Vec<Uplink>>>,
     _counted: Registration,
 }
 
@@ -69,14 +72,33 @@ impl Segment {
             own,
             switch,
             numbers: Rc::default(),
-            reservations: Rc::new(RefCell::new(config.leases.iter().copied().collect())),
+            reservations: Rc::new(RefCell::new(config.leases.clone())),
+            selective: RefCell::new(Some(Vec::new())),
             _counted: counted,
         }
     }
 
     /// Plugs something in.
     pub fn plug(&self, options: PortOptions) -> Result<Socket, PlugError> {
+        if options.kind == Kind::Client {
+            let uplinks = self.selective.take().into_iter().flatten();
+            uplinks.for_each(|uplink| uplink.receive_all_groups());
+        }
         self.switch.plug(options)
+    }
+
+    /// The only groups that an uplink is to receive frames for; `None` for all.
+    pub fn groups(&self, config: &config::Segment) -> Option<Vec<Mac>> {
+        let selective = self.selective.borrow();
+        selective.as_ref().map(|_| groups(self.own, config.address6))
+    }
+
+    /// Has an uplink receive frames for all groups when that is needed.
+    pub fn add_uplink(&self, uplink: Uplink) {
+        if let Some(uplinks) = &mut *self.selective.borrow_mut() {
+            uplinks.retain(|other| other.state() != State::Removed);
+            uplinks.push(uplink);
+        }
     }
 
     /// The driver domain's own address in it.
@@ -92,11 +114,11 @@ impl Segment {
     /// Has DHCP give an address to a client, unless it is for another one, or the client's is given already.
     pub fn reserve(&self, mac: Mac, address: Ipv4Addr) -> Option<Reservation> {
         let mut reservations = self.reservations.borrow_mut();
-        let taken = |(other, reserved): (&Mac, &Ipv4Addr)| *other == mac || *reserved == address;
+        let taken = |reserved: &(Mac, Ipv4Addr)| reserved.0 == mac || reserved.1 == address;
         if reservations.iter().any(taken) {
             return None;
         }
-        reservations.insert(mac, address);
+        reservations.push((mac, address));
         let reservations = self.reservations.clone();
         Some(Reservation { mac, reservations })
     }
@@ -127,7 +149,9 @@ impl Drop for Number {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.reservations.borrow_mut().remove(&self.mac);
+        self.reservations
+            .borrow_mut()
+            .retain(|reserved| reserved.0 != self.mac);
     }
 }
 

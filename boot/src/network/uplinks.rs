@@ -65,7 +65,7 @@ impl Network {
         };
         let options = Options {
             queues: config.queues,
-            groups: None,
+            groups: segment.groups(config),
             pool: self.0.memory.0.clone(),
         };
         // The back end decides how often it changes.
@@ -75,6 +75,7 @@ impl Network {
             log.info(format_args!("the line is {state}, MTU {}", link.mtu));
             line.set_link(link);
         });
+        segment.add_uplink(uplink.clone());
         let (network, label) = (self.clone(), name.clone());
         let segment = config.name.clone();
         let subject = Subject::new("net-uplink", &[("name", &name)]);

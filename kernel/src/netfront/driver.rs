@@ -6,7 +6,7 @@ use alloc::string::String;
 
 use devices::net::Port;
 use protocols::front_end::Class;
-use protocols::netif::nodes::{DEFAULT_MTU, Line};
+use protocols::netif::nodes::{DEFAULT_MTU, Line, REQUEST_MULTICAST_CONTROL};
 
 use super::rings::{Remains, Rings};
 use super::uplink::Shared;
@@ -72,7 +72,7 @@ impl<P: Port<Buffer = Packet>> FrontEnd for Driver<P> {
         self.follow(connection).await
     }
 
-    /// Reads what the line is like.
+    /// Reads what the line is like, and has the back end stop filtering when groups are not known any more.
     async fn follow(&self, connection: &Connection<Rings<P>>) -> Result<(), End> {
         let (own, back) = (&self.device.path, &connection.back_end.path);
         let carrier: Option<String> = xenstore::read_optional(&format!("{back}/carrier")).await?;
@@ -84,6 +84,9 @@ impl<P: Port<Buffer = Packet>> FrontEnd for Driver<P> {
             line.mtu = line.mtu.min(DEFAULT_MTU);
         }
         self.shared.set_line(line);
+        if self.shared.groups.borrow().is_none() && connection.rings.filtered.take() {
+            xenstore::write(&format!("{own}/{REQUEST_MULTICAST_CONTROL}"), "0").await?;
+        }
         Ok(())
     }
 

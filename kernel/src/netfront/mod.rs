@@ -6,8 +6,8 @@
 //! begins, so that a back end that lets go of nothing gets no more.
 //!
 //! Used are scatter-gather, checksum and TCP segmentation offload both ways, several queues, and split event channels, each as far as the back
-//! end offers it; what it cannot do is done in software. Multicast control is asked for only where the groups are known ([`Options::groups`]): those of stations behind
-//! a bridge are not. There is no control ring: it configures nothing but hashing for queues
+//! end offers it; what it cannot do is done in software. Multicast control is asked for only where and as long as the groups are known ([`Options::groups`]): those of
+//! stations behind a bridge are not. There is no control ring: it configures nothing but hashing for queues
 //! and static grants.
 
 mod counters;

@@ -61,13 +61,18 @@ impl<P: Port<Buffer = Packet>> Driver<P> {
                 .iter()
                 .map(|&(key, value)| (key.into(), value.into())),
         );
-        if let Some(groups) = &self.shared.groups
-            && features.multicast_control
-        {
+        let groups = self
+            .shared
+            .groups
+            .borrow()
+            .clone()
+            .filter(|_| features.multicast_control);
+        let filtered = groups.is_some();
+        if let Some(groups) = groups {
             nodes.push((REQUEST_MULTICAST_CONTROL.into(), "1".into()));
             // One filter holds for all queues.
             if let Some(queue) = queues.first_mut() {
-                groups.iter().for_each(|&group| queue.transmit.join(group));
+                groups.into_iter().for_each(|group| queue.transmit.join(group));
             }
         }
         let is_ours = |name: &str| {
@@ -77,7 +82,7 @@ impl<P: Port<Buffer = Packet>> Driver<P> {
                 || [QUEUES, REQUEST_MULTICAST_CONTROL].contains(&name)
         };
         publish(&self.device.path, &nodes, is_ours).await?;
-        Ok(Rings::new(features, queues))
+        Ok(Rings::new(features, queues, filtered))
     }
 
     /// Makes one of `count` queues, with pages on its receive ring: the uplink gives no more of the pool away than an eighth.

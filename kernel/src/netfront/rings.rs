@@ -2,7 +2,7 @@
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
 
 use devices::net::Port;
@@ -18,15 +18,18 @@ use crate::packets::{Packet, Page};
 /// Queues whose rings a back end knows of.
 pub(super) struct Rings<P> {
     pub features: Features,
+    /// The back end keeps back frames to groups that were not named to it.
+    pub filtered: Cell<bool>,
     queues: Vec<Rc<RefCell<Queue<P>>>>,
     tasks: Vec<Task<()>>,
 }
 
 impl<P: Port<Buffer = Packet>> Rings<P> {
     /// Queues whose rings have been published.
-    pub fn new(features: Features, queues: Vec<Queue<P>>) -> Self {
+    pub fn new(features: Features, queues: Vec<Queue<P>>, filtered: bool) -> Self {
         Self {
             features,
+            filtered: Cell::new(filtered),
             queues: queues
                 .into_iter()
                 .map(|queue| Rc::new(RefCell::new(queue)))

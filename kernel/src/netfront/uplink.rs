@@ -27,7 +27,7 @@ pub struct Options {
     /// several at a time.
     pub queues: u16,
     /// The only groups that frames are received for, up to [`MAX_GROUPS`], if the back end can tell; broadcasts always are. `None` lets
-    /// everything in, as it has to be where stations are bridged whose groups are not known.
+    /// everything in, as it has to be where stations are bridged whose groups are not known: see [`Uplink::receive_all_groups`].
     pub groups: Option<Vec<Mac>>,
     /// Memory for what is received, and for what is finished in software before it is sent.
     pub pool: PacketPool,
@@ -37,12 +37,12 @@ pub struct Options {
 pub(super) struct Shared {
     pub device: u32,
     pub queues: u16,
-    pub groups: Option<Vec<Mac>>,
+    pub groups: RefCell<Option<Vec<Mac>>>,
     pub pool: PacketPool,
     pub counters: RefCell<Counters>,
     /// Why the data path has stopped.
     pub broken: Cell<Option<Broken>>,
-    /// Set when `broken` is.
+    /// Set when `broken` is, and when `groups` changes.
     pub attention: Signal,
     state: Cell<State>,
     line: Cell<Line>,
@@ -100,7 +100,7 @@ impl Uplink {
         let shared = Rc::new(Shared {
             device,
             queues: options.queues.max(1),
-            groups: options.groups.filter(|groups| groups.len() <= MAX_GROUPS),
+            groups: RefCell::new(options.groups.filter(|groups| groups.len() <= MAX_GROUPS)),
             pool: options.pool,
             counters: RefCell::default(),
             broken: Cell::new(None),
@@ -129,6 +129,13 @@ impl Uplink {
     /// The device's number.
     pub fn devid(&self) -> u32 {
         self.0.device
+    }
+
+    /// Receives frames for all groups from now on.
+    pub fn receive_all_groups(&self) {
+        if self.0.groups.take().is_some() {
+            self.0.attention.set();
+        }
     }
 
     /// What it is doing.

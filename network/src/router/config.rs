@@ -1,7 +1,7 @@
 //! What a router is to be like.
 
-use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
@@ -86,9 +86,9 @@ pub struct DhcpOptions {
     pub reservations: Reservations,
 }
 
-/// Addresses that certain stations get by DHCP instead of any other: in the router's network, in the pool or outside it. They may change at any
+/// Addresses that certain stations get by DHCP instead of any other, each of both once: in the router's network, in the pool or outside it. They may change at any
 /// time.
-pub type Reservations = Rc<RefCell<BTreeMap<Mac, Ipv4Addr>>>;
+pub type Reservations = Rc<RefCell<Vec<(Mac, Ipv4Addr)>>>;
 
 /// A port of the outside address that leads inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,12 +222,30 @@ impl<P> Station<P> {
         let own = own.ok_or(Invalid("a static address for a DHCP server"))?;
         let pool = [&dhcp.first, &dhcp.last];
         let reservations = dhcp.reservations.borrow();
-        let mut addresses = pool.into_iter().chain(reservations.values());
+        let mut addresses = pool
+            .into_iter()
+            .chain(reservations.iter().map(|(_, address)| address));
         if dhcp.first > dhcp.last || !addresses.all(|address| is_host(*own, *address)) {
             return Err(Invalid("addresses for stations in the router's network"));
         }
         Ok(())
     }
+}
+
+/// The Ethernet groups that frames come to for a station of a router's with these addresses: those of all nodes, of all routers, and of who asks
+/// for one of its IPv6 addresses (RFC 4291, 2.7.1; RFC 2464, 7). IPv4 needs none.
+pub fn groups(mac: Mac, address6: Option<Ipv6Cidr>) -> Vec<Mac> {
+    let Some(own) = address6 else {
+        return Vec::new();
+    };
+    let [.., d, e, f] = own.address().octets();
+    vec![
+        [0x33, 0x33, 0, 0, 0, 1],
+        [0x33, 0x33, 0, 0, 0, 2],
+        // Its link-local address ends as the Ethernet address does.
+        [0x33, 0x33, 0xff, mac[3], mac[4], mac[5]],
+        [0x33, 0x33, 0xff, d, e, f],
+    ]
 }
 
 /// Whether an address is that of a host in a network.
@@ -246,4 +264,19 @@ pub(super) fn is_unicast(address: Ipv4Addr) -> bool {
 /// Whether an IPv6 address can be that of one station beyond this host.
 pub fn is_unicast6(address: Ipv6Addr) -> bool {
     !address.is_multicast() && !address.is_unspecified() && !address.is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_of_a_station() {
+        let mac = [2, 0, 0, 0xa, 0xb, 0xc];
+        assert_eq!(groups(mac, None), [[0; 6]; 0]);
+        let own = Some("fd00:1::1:203/64".parse().unwrap());
+        let to = |end: [u8; 4]| [0x33, 0x33, end[0], end[1], end[2], end[3]];
+        let expected = [[0, 0, 0, 1], [0, 0, 0, 2], [0xff, 0xa, 0xb, 0xc], [0xff, 1, 2, 3]];
+        assert_eq!(groups(mac, own), expected.map(to));
+    }
 }

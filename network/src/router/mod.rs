@@ -36,7 +36,7 @@ mod station;
 
 pub use config::{
     Address, Config, DhcpOptions, Forward, Inside, Invalid, Limits, Reservations, Station as StationConfig,
-    Timeouts, is_host, is_unicast6,
+    Timeouts, groups, is_host, is_unicast6,
 };
 pub use counters::{Counter, Counters};
 pub use http::Text;

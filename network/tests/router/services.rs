@@ -213,7 +213,7 @@ fn reservations_and_a_pool_that_is_used_up() {
     let reservations = options.reservations.clone();
     reservations
         .borrow_mut()
-        .insert([2, 0, 0, 0, 0, 7], ip("10.0.0.7"));
+        .push(([2, 0, 0, 0, 0, 7], ip("10.0.0.7")));
     let segment = Segment::new();
     let mut config = config(&segment, None);
     config.insides[0].station.dhcp = Some(options);

@@ -28,7 +28,7 @@ pub struct Features {
     pub checksum6: bool,
     /// It takes an event channel for each direction.
     pub split_event_channels: bool,
-    /// It keeps back frames to groups that were not named to it, if that is asked for before connecting.
+    /// It keeps back frames to groups that were not named to it, for as long as that is asked for.
     pub multicast_control: bool,
     /// How many queues it takes, 1 to [`MAX_QUEUES`].
     pub max_queues: u16,
@@ -44,7 +44,7 @@ impl Features {
         "feature-no-csum-offload",
         "feature-ipv6-csum-offload",
         "feature-split-event-channels",
-        "feature-multicast-control",
+        "feature-dynamic-multicast-control",
         "multi-queue-max-queues",
     ];
 
@@ -65,14 +65,14 @@ impl Features {
             checksum4: !flag(&get, "feature-no-csum-offload")?,
             checksum6: flag(&get, "feature-ipv6-csum-offload")?,
             split_event_channels: flag(&get, "feature-split-event-channels")?,
-            multicast_control: flag(&get, "feature-multicast-control")?,
+            multicast_control: flag(&get, "feature-dynamic-multicast-control")?,
             max_queues,
         })
     }
 }
 
-/// The node that asks for [`multicast_control`](Features::multicast_control), with the value 1. It is not for who bridges: the groups of
-/// the stations behind a bridge are known to nobody here.
+/// The node that asks for [`multicast_control`](Features::multicast_control), with the value 1; 0 ends it. It is not for who bridges: the
+/// groups of the stations behind a bridge are known to nobody here.
 pub const REQUEST_MULTICAST_CONTROL: &str = "request-multicast-control";
 /// How many groups the filter of Linux's back end has room for.
 pub const MAX_GROUPS: usize = 64;

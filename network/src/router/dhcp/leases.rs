@@ -66,7 +66,7 @@ impl Leases {
     /// Keeps an address for a station for a short time: the one that it shall have, or else the one that it had, or asks for, or another.
     pub fn offer(&mut self, now: Seconds, station: Mac, wanted: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
         let had = self.by_station.get(&station).map(|lease| lease.address);
-        let reserved = self.reserved.borrow().get(&station).copied();
+        let reserved = self.reserved(station);
         let address = match reserved {
             Some(_) => reserved.filter(|address| self.may_have(now, station, *address)),
             None => [had, wanted]
@@ -90,8 +90,7 @@ impl Leases {
 
     /// Gives a station an address that it asks for, if it may have that.
     pub fn bind(&mut self, now: Seconds, station: Mac, address: Ipv4Addr) -> bool {
-        let reserved = self.reserved.borrow().get(&station).copied();
-        reserved.is_none_or(|reserved| reserved == address)
+        self.reserved(station).is_none_or(|reserved| reserved == address)
             && self.may_have(now, station, address)
             && self.assign(now, station, address, now.saturating_add(self.duration))
     }
@@ -118,10 +117,17 @@ impl Leases {
         self.declined.push_back(address);
     }
 
+    /// The only address that a station is to have, if there is one.
+    fn reserved(&self, station: Mac) -> Option<Ipv4Addr> {
+        let reserved = self.reserved.borrow();
+        let own = reserved.iter().find(|(owner, _)| *owner == station);
+        own.map(|(_, address)| *address)
+    }
+
     /// Whether an address is the station's to have: nobody else has it or is to have it.
     fn may_have(&self, now: Seconds, station: Mac, address: Ipv4Addr) -> bool {
         let reserved = self.reserved.borrow();
-        let usable = match reserved.iter().find(|(_, reserved)| **reserved == address) {
+        let usable = match reserved.iter().find(|(_, reserved)| *reserved == address) {
             Some((owner, _)) => *owner == station,
             None => self.pool.contains(&address.to_bits()) && !self.declined.contains(&address),
         };
@@ -194,10 +200,10 @@ mod tests {
     }
 
     fn leases() -> Leases {
-        let reserved = BTreeMap::from([
+        let reserved = std::vec![
             ([2, 0, 0, 0, 0, 200], address(5)),
             ([2, 0, 0, 0, 0, 201], address(77)),
-        ]);
+        ];
         let reserved = Rc::new(RefCell::new(reserved));
         Leases::new((address(2), address(9)), address(3), 100, reserved)
     }
@@ -234,14 +240,14 @@ mod tests {
         assert!(leases.bind(0, early, taken));
         let other = leases.offer(0, late, None).unwrap();
         assert!(leases.bind(0, late, other));
-        leases.reserved.borrow_mut().insert(late, taken);
+        leases.reserved.borrow_mut().push((late, taken));
         // No other address will do, and this one is somebody's for as long as his lease lasts.
         assert!(!leases.bind(1, late, other));
         assert_eq!(leases.offer(1, late, None), None);
         assert!(!leases.bind(1, early, taken), "he does not get it again");
         assert_eq!(leases.offer(100, late, None), Some(taken));
         assert!(leases.bind(100, late, taken));
-        leases.reserved.borrow_mut().remove(&late);
+        leases.reserved.borrow_mut().pop();
         assert!(leases.bind(101, late, taken), "it is in the pool");
     }
 
