@@ -163,8 +163,12 @@ fn table(data: &[u8]) -> Result<(Option<Vec<Mac>>, &[u8]), Refused> {
         return Ok((None, rest));
     }
     let macs = macs.chunks_exact(size_of::<Mac>());
-    let mut table: Vec<Mac> = macs.filter_map(|mac| mac.try_into().ok()).collect();
-    table.sort_unstable();
-    table.dedup();
+    let mut table: Vec<Mac> = Vec::with_capacity(entries);
+    // So few are sorted with less code, and about as fast, one by one.
+    for mac in macs.filter_map(|mac| mac.try_into().ok()) {
+        if let Err(place) = table.binary_search(&mac) {
+            table.insert(place, mac);
+        }
+    }
     Ok((Some(table), rest))
 }
