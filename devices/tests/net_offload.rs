@@ -217,7 +217,8 @@ fn only_whole_packets_of_tcp_and_udp_have_a_checksum_to_compute() {
     };
     const IP: usize = 18;
     assert!(taken(&|_| {}));
-    // More fragments, a later one; ICMP, GRE; a packet that ends before; ARP, and a protocol that nobody knows.
+    // More fragments, a later one; ICMP, GRE; a packet that ends before; ARP, and a protocol that nobody
+    // knows.
     assert!(!taken(&|frame| frame[IP + 6] |= 0x20));
     assert!(!taken(&|frame| frame[IP + 7] |= 1));
     assert!(!taken(&|frame| frame[IP + 9] = 1));

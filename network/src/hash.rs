@@ -2,8 +2,8 @@
 
 use core::hash::Hasher;
 
-/// The hash FNV-1a of 64 bits. Its upper bits depend on all that was hashed; of the lower ones, the lowest depend on little. It keeps nobody from
-/// finding two things with the same hash.
+/// The hash FNV-1a of 64 bits. Its upper bits depend on all that was hashed; of the lower ones, the lowest
+/// depend on little. It keeps nobody from finding two things with the same hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fnv(u64);
 

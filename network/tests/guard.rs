@@ -420,7 +420,8 @@ impl Uplink for Plugged {
     }
 }
 
-/// What arrives on the wire of what a guest with addresses sends by its device, all that is left to others done.
+/// What arrives on the wire of what a guest with addresses sends by its device, all that is left to others
+/// done.
 fn on_the_wire(bytes: &[u8], checksum: Checksum) -> Option<Vec<u8>> {
     let (switch, _keeper) = Switch::new(Plenty, Clock::default(), SwitchOptions::default());
     let uplink = switch.plug(PortOptions::uplink("uplink")).unwrap();
@@ -489,7 +490,8 @@ fn a_checksum_takes_the_place_of_nothing_else() {
     // Where it belongs.
     let sent = forge(datagram.clone(), 34, 6, 0x1234).unwrap();
     assert_eq!(sent[40..42], [0x12, 0x34]);
-    // The address that ARP claims, the own station's, the IP source, the port that only servers send from, a neighbour's address.
+    // The address that ARP claims, the own station's, the IP source, the port that only servers send from, a
+    // neighbour's address.
     assert_eq!(forge(arp(OWN, OWN, IP), 28, 2, 0x0002), None);
     assert_eq!(forge(datagram.clone(), 0, 10, 0x0002), None);
     assert_eq!(forge(datagram.clone(), 14, 14, 0x0002), None);

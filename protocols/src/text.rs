@@ -25,7 +25,8 @@ pub fn decimal(text: &str) -> Option<u32> {
         .filter(|number: &u32| number.to_string() == text)
 }
 
-/// Reads the Ethernet address of a station: six bytes in hexadecimal, with colons between. Neither a group's nor nobody's counts.
+/// Reads the Ethernet address of a station: six bytes in hexadecimal, with colons between. Neither a group's
+/// nor nobody's counts.
 pub fn mac(text: &str) -> Option<[u8; 6]> {
     let mut mac = [0; 6];
     let mut parts = text.split(':');

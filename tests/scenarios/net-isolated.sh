@@ -1,5 +1,5 @@
-# A segment that leads nowhere: its guests get addresses, one by a lease and one by its key, and reach the gateway, and neither dom0 nor, as they
-# are isolated, each other.
+# A segment that leads nowhere: its guests get addresses, one by a lease and one by its key, and reach the
+# gateway, and neither dom0 nor, as they are isolated, each other.
 # mostly: 4.17
 # timeout: 240
 need image driver

@@ -1,5 +1,6 @@
-# A guest behind NAT: its reserved lease, names, downloads and pings by way of the driver domain's address, a port forward to it, a rule that
-# stops it, a prefix for IPv6, and the counters by HTTP. Outside, where no guest is, the back end sends no groups but the driver domain's own.
+# A guest behind NAT: its reserved lease, names, downloads and pings by way of the driver domain's address, a
+# port forward to it, a rule that stops it, a prefix for IPv6, and the counters by HTTP. Outside, where no
+# guest is, the back end sends no groups but the driver domain's own.
 # timeout: 300
 need image driver
 lease_time=2m

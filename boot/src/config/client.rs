@@ -83,8 +83,9 @@ impl<'a> Client<'a> {
         self.addresses.iter().copied().chain(leased).collect()
     }
 
-    /// The address that DHCP is to give to it with this Ethernet address, because it may use no other that lies in the segment's network. `None` if it
-    /// may use any, if a `lease.` says which, or if there is no DHCP.
+    /// The address that DHCP is to give to it with this Ethernet address, because it may use no other that
+    /// lies in the segment's network. `None` if it may use any, if a `lease.` says which, or if there is no
+    /// DHCP.
     ///
     /// # Errors
     /// If none of its addresses can be given.

@@ -256,7 +256,8 @@ mod tests {
             "segment.a=uplink=vif0,uplink=vif0",
             "segment.a=address=10.1.0.1",
             "segment.a=address=10.1.0.0/24",
-            // What a router would not take: of this network, of a group, reserved; of all hosts, this one, and a group.
+            // What a router would not take: of this network, of a group, reserved; of all hosts, this one,
+            // and a group.
             "segment.a=address=0.1.0.1/24",
             "segment.a=address=224.0.0.1/24",
             "segment.a=address=250.0.0.1/24",

@@ -29,8 +29,8 @@ pub struct Segment {
     numbers: Rc<RefCell<BTreeSet<u32>>>,
     /// The addresses that DHCP gives to certain clients.
     reservations: Reservations,
-    /// The uplinks that are to receive frames for no groups but the driver domain's own; `None` once a client has been plugged in, whose groups
-    /// nobody knows.
+    /// The uplinks that are to receive frames for no groups but the driver domain's own; `None` once a client
+    /// has been plugged in, whose groups nobody knows.
     selective: RefCell<Option<Vec<Uplink>>>,
     _counted: Registration,
 }

@@ -13,9 +13,9 @@ pub enum Checksum {
     Unknown,
     /// It was checked and is right.
     Valid,
-    /// It is still to be computed: the sum over everything from byte `start` to the frame's end goes to byte `start + offset`, where the
-    /// sum over the pseudo-header stands now. Whoever makes such a frame has checked that this is its TCP or UDP checksum
-    /// ([`needed`](super::offload::needed)).
+    /// It is still to be computed: the sum over everything from byte `start` to the frame's end goes to byte
+    /// `start + offset`, where the sum over the pseudo-header stands now. Whoever makes such a frame has
+    /// checked that this is its TCP or UDP checksum ([`needed`](super::offload::needed)).
     Partial {
         /// Where the transport header starts, in bytes from the frame's start.
         start: u16,

@@ -26,8 +26,9 @@ pub struct Options {
     /// The most queues. Each holds up to 256 pages of the pool for what it receives; their use is that the back end's domain may work on
     /// several at a time.
     pub queues: u16,
-    /// The only groups that frames are received for, up to [`MAX_GROUPS`], if the back end can tell; broadcasts always are. `None` lets
-    /// everything in, as it has to be where stations are bridged whose groups are not known: see [`Uplink::receive_all_groups`].
+    /// The only groups that frames are received for, up to [`MAX_GROUPS`], if the back end can tell;
+    /// broadcasts always are. `None` lets everything in, as it has to be where stations are bridged whose
+    /// groups are not known: see [`Uplink::receive_all_groups`].
     pub groups: Option<Vec<Mac>>,
     /// Memory for what is received, and for what is finished in software before it is sent.
     pub pool: PacketPool,

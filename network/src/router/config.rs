@@ -72,8 +72,8 @@ pub enum Address {
     Dhcp,
 }
 
-/// What a DHCP server gives. Stations get the router's own address as the way out and as name server if there is an outside, and otherwise those of
-/// its address.
+/// What a DHCP server gives. Stations get the router's own address as the way out and as name server if there
+/// is an outside, and otherwise those of its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DhcpOptions {
     /// The first address for stations.
@@ -86,8 +86,8 @@ pub struct DhcpOptions {
     pub reservations: Reservations,
 }
 
-/// Addresses that certain stations get by DHCP instead of any other, each of both once: in the router's network, in the pool or outside it. They may change at any
-/// time.
+/// Addresses that certain stations get by DHCP instead of any other, each of both once: in the router's
+/// network, in the pool or outside it. They may change at any time.
 pub type Reservations = Rc<RefCell<Vec<(Mac, Ipv4Addr)>>>;
 
 /// A port of the outside address that leads inside.
@@ -232,8 +232,9 @@ impl<P> Station<P> {
     }
 }
 
-/// The Ethernet groups that frames come to for a station of a router's with these addresses: those of all nodes, of all routers, and of who asks
-/// for one of its IPv6 addresses (RFC 4291, 2.7.1; RFC 2464, 7). IPv4 needs none.
+/// The Ethernet groups that frames come to for a station of a router's with these addresses: those of all
+/// nodes, of all routers, and of who asks for one of its IPv6 addresses (RFC 4291, 2.7.1; RFC 2464, 7). IPv4
+/// needs none.
 pub fn groups(mac: Mac, address6: Option<Ipv6Cidr>) -> Vec<Mac> {
     let Some(own) = address6 else {
         return Vec::new();

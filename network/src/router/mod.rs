@@ -14,9 +14,10 @@
 //! IPv6 is not forwarded: who needs it outside is bridged. Untagged frames only.
 //!
 //! # Bounds
-//! A poll takes at most 64 frames of each segment. All tables have a fixed greatest size; what is over it is dropped and counted. No
-//! segment reaches another but the outside, and nothing outside gets in unless somebody inside talks to it, or a forward says so. By the outside
-//! address, a station inside reaches the forwards of its own segment and nothing else; not even those if the segment isolates its stations.
+//! A poll takes at most 64 frames of each segment. All tables have a fixed greatest size; what is over it is
+//! dropped and counted. No segment reaches another but the outside, and nothing outside gets in unless
+//! somebody inside talks to it, or a forward says so. By the outside address, a station inside reaches the
+//! forwards of its own segment and nothing else; not even those if the segment isolates its stations.
 
 mod advertise;
 mod build;

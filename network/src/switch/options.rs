@@ -58,7 +58,8 @@ pub struct PortOptions {
     pub addresses: Vec<Prefix>,
     /// It does not reach clients, nor they it.
     pub isolate: bool,
-    /// Bytes per second that it may send: it has to wait if it wants more. That is the speed of the line as it sees it.
+    /// Bytes per second that it may send: it has to wait if it wants more. That is the speed of the line as
+    /// it sees it.
     pub send_rate: Option<RateLimit>,
     /// Bytes per second that it may receive: more waits, within `receive_limit`. With it, the port has one receive queue.
     pub receive_rate: Option<RateLimit>,

@@ -142,8 +142,8 @@ fn a_forward_by_the_outside_address_from_inside() {
     exchange(&mut world, (&mut guest, here), (&mut other, there), 50_000);
 }
 
-/// Two stations inside send each other datagrams by the outside address, from the ports that the other sends to, so that either's looks like the
-/// answer to the other's. How many arrive.
+/// Two stations inside send each other datagrams by the outside address, from the ports that the other sends
+/// to, so that either's looks like the answer to the other's. How many arrive.
 fn crossing(segments: usize, change: impl Fn(&mut Config<Socket>)) -> usize {
     let second = super::bed::Segment::new();
     let (mut world, first, _) = raw(|config| {

@@ -71,8 +71,8 @@ impl Features {
     }
 }
 
-/// The node that asks for [`multicast_control`](Features::multicast_control), with the value 1; 0 ends it. It is not for who bridges: the
-/// groups of the stations behind a bridge are known to nobody here.
+/// The node that asks for [`multicast_control`](Features::multicast_control), with the value 1; 0 ends it. It
+/// is not for who bridges: the groups of the stations behind a bridge are known to nobody here.
 pub const REQUEST_MULTICAST_CONTROL: &str = "request-multicast-control";
 /// How many groups the filter of Linux's back end has room for.
 pub const MAX_GROUPS: usize = 64;

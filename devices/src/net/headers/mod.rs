@@ -97,8 +97,8 @@ impl Headers {
         })
     }
 
-    /// Where the frame's TCP or UDP checksum is to be computed, if that is still to be done; netif does not say it. `None` if it has no
-    /// such checksum.
+    /// Where the frame's TCP or UDP checksum is to be computed, if that is still to be done; netif does not
+    /// say it. `None` if it has no such checksum.
     pub fn partial(&self) -> Option<Checksum> {
         let ip = self.ip.as_ref().filter(|ip| !ip.fragment)?;
         let offset = match ip.protocol {

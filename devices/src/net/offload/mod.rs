@@ -67,9 +67,9 @@ enum Kind {
 /// What is really to be done about a frame of which its sender asks for `offload`. `None` if that cannot be done, because its headers are
 /// not what they should be.
 ///
-/// Those who finish it later, in other hands, may rely on this: its checksum is that of the TCP or UDP header, so that whoever has looked
-/// at the headers before has seen all that they will be. And a frame that is to be cut up is more than one segment, and as long as its IP
-/// header says.
+/// Those who finish it later, in other hands, may rely on this: its checksum is that of the TCP or UDP
+/// header, so that whoever has looked at the headers before has seen all that they will be. And a frame that
+/// is to be cut up is more than one segment, and as long as its IP header says.
 pub fn needed<B: Buffer>(buffer: &B, offload: Offload) -> Option<Offload> {
     let segmentation = match (offload.segmentation, offload.checksum) {
         (Some(segmentation), Checksum::Partial { start, offset }) => {

@@ -63,7 +63,8 @@ impl Leases {
         self.duration
     }
 
-    /// Keeps an address for a station for a short time: the one that it shall have, or else the one that it had, or asks for, or another.
+    /// Keeps an address for a station for a short time: the one that it shall have, or else the one that it
+    /// had, or asks for, or another.
     pub fn offer(&mut self, now: Seconds, station: Mac, wanted: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
         let had = self.by_station.get(&station).map(|lease| lease.address);
         let reserved = self.reserved(station);

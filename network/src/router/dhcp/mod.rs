@@ -40,7 +40,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server with an address of its own, on a line with an MTU. Clients are told of a router and of name servers.
+    /// A server with an address of its own, on a line with an MTU. Clients are told of a router and of name
+    /// servers.
     pub fn new(
         (mac, own): (Mac, Ipv4Cidr),
         mtu: u16,

@@ -127,7 +127,8 @@ impl Step {
         Endpoint::new(address, if self.protocol == Protocol::Icmp { 0 } else { port })
     }
 
-    /// Whether a connection may begin from inside: by the outside address, only to what the own segment forwards and does not isolate.
+    /// Whether a connection may begin from inside: by the outside address, only to what the own segment
+    /// forwards and does not isolate.
     fn may_go_out(&self) -> bool {
         let remote = self.remote();
         remote.address != OUTSIDE || (self.segment == 0 && remote.port == FORWARDED)

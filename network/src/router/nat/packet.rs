@@ -145,8 +145,8 @@ impl Packet {
         ip.set_checksum(delta.apply(ip.checksum()));
     }
 
-    /// Gives the packet, whose content is a connection's, other ends. A checksum that is still to be computed stands for the pseudo-header
-    /// only.
+    /// Gives the packet, whose content is a connection's, other ends. A checksum that is still to be computed
+    /// stands for the pseudo-header only.
     pub fn rewrite(&mut self, to: &Flow, checksum: Checksum) {
         let partial = matches!(checksum, Checksum::Partial { .. });
         self.rewrite_at(ETHERNET_HEADER, self.transport, to, partial);

@@ -187,8 +187,9 @@ impl Table {
         self.ports.forward(flow.protocol, flow.destination.port)
     }
 
-    /// Whether a station of a segment may begin a connection with an end outside. Behind the outside address itself are the stations inside: by
-    /// that, nobody reaches more than what is forwarded within his own segment.
+    /// Whether a station of a segment may begin a connection with an end outside. Behind the outside address
+    /// itself are the stations inside: by that, nobody reaches more than what is forwarded within his own
+    /// segment.
     fn may_reach(&self, segment: u8, protocol: Protocol, remote: Endpoint) -> bool {
         remote.address != self.address || self.ports.hairpin(protocol, remote.port, segment)
     }
