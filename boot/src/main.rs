@@ -45,7 +45,6 @@ where
 
 async fn main() {
     let (config, errors) = Config::parse(cmdline::get());
-    log::set_max_level(config.log_level);
     for error in &errors {
         log::error!("command line: {error}");
     }

@@ -1,9 +1,12 @@
 //! The domain's command line: words of the form `key=value`, separated by white space.
 //!
 //! It is xl's `extra=` (or `cmdline=`). A later word overrides an earlier one with the same key; a word without `=` is a key with
-//! an empty value.
+//! an empty value. The runtime itself knows `loglevel=` (the log's level) and `evtchn=2l` (see [`crate::event`]); all other words are
+//! the image's.
 
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
+
+use protocols::text::words;
 
 static POINTER: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
 static LENGTH: AtomicUsize = AtomicUsize::new(0);
@@ -28,18 +31,8 @@ pub fn value(key: &str) -> Option<&'static str> {
     find(get(), key)
 }
 
-/// All words of the command line, as key and value.
-pub fn pairs() -> impl Iterator<Item = (&'static str, &'static str)> {
-    split(get())
-}
-
-fn split(line: &str) -> impl Iterator<Item = (&str, &str)> {
-    line.split_ascii_whitespace()
-        .map(|word| word.split_once('=').unwrap_or((word, "")))
-}
-
 fn find<'a>(line: &'a str, key: &str) -> Option<&'a str> {
-    split(line)
+    words(line)
         .filter(|(name, _)| *name == key)
         .map(|(_, value)| value)
         .last()

@@ -40,10 +40,22 @@ pub fn mac(text: &str) -> Option<[u8; 6]> {
     (parts.next().is_none() && mac[0] & 1 == 0 && mac != [0; 6]).then_some(mac)
 }
 
+/// The words of a command line, separated by white space, as key and value. A word without `=` is a key with an empty value.
+pub fn words(line: &str) -> impl Iterator<Item = (&str, &str)> {
+    line.split_ascii_whitespace()
+        .map(|word| word.split_once('=').unwrap_or((word, "")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn words_are_keys_with_values() {
+        assert!(words("  a=1 b=c=d quiet\ta=\n").eq([("a", "1"), ("b", "c=d"), ("quiet", ""), ("a", "")]));
+        assert_eq!(words(" ").count(), 0);
+    }
 
     #[test]
     fn decimal_has_one_form() {

@@ -1,11 +1,12 @@
 //! The driver domain's configuration, from its command line (`extra=` in its xl configuration).
 //!
-//! The command line is a list of `key=value` words, separated by spaces. `docs/operating.md` describes every key.
+//! The command line is a list of `key=value` words, separated by spaces. `docs/operating.md` describes every key. Those of the
+//! runtime, which obeys them by itself, are only checked here.
 
 use alloc::{borrow::ToOwned, collections::BTreeMap, string::String, vec::Vec};
 use core::{fmt, time::Duration};
 
-use protocols::text::decimal;
+use protocols::text::{decimal, words};
 
 mod client;
 mod disk;
@@ -21,10 +22,8 @@ use network::MAX_SEGMENTS;
 pub const MAX_NAME: usize = 32;
 
 /// The whole configuration. What a key does not say has the value of [`Config::default`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// `loglevel`: the least severe lines that the log shows.
-    pub log_level: log::LevelFilter,
     /// `patience`: how long requests wait for an uplink's back end before they fail. Without it, for as long as it takes.
     pub patience: Option<Duration>,
     /// `disk.<name>`: what is known of a disk beyond its uplink's name.
@@ -50,20 +49,8 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            log_level: log::LevelFilter::Info,
-            patience: None,
-            disks: BTreeMap::new(),
-            segments: Vec::new(),
-        }
-    }
-}
-
 impl Config {
-    /// Reads a command line. Every mistake is found; what is not mistaken holds all the same, so that the caller can
-    /// set up its log before it complains.
+    /// Reads a command line, and finds every mistake.
     pub fn parse(command_line: &str) -> (Self, Vec<ConfigError>) {
         let mut config = Self::default();
         let mut errors = Vec::new();
@@ -76,14 +63,10 @@ impl Config {
                 });
             }
         };
-        let words = || {
-            command_line
-                .split_ascii_whitespace()
-                .map(|word| word.split_once('=').unwrap_or((word, "")))
-        };
         // Segments first: other keys are about them, and they name each other.
-        let segments =
-            || words().filter_map(|(key, value)| Some((key, key.strip_prefix("segment.")?, value)));
+        let segments = || {
+            words(command_line).filter_map(|(key, value)| Some((key, key.strip_prefix("segment.")?, value)))
+        };
         for (key, name, value) in segments() {
             check(key, value, config.add_segment(name, value));
         }
@@ -92,7 +75,7 @@ impl Config {
             let contradiction = found.and_then(|segment| segment.contradiction(&config.segments));
             check(key, value, contradiction.map_or(Ok(()), Err));
         }
-        for (key, value) in words().filter(|(key, _)| !key.starts_with("segment.")) {
+        for (key, value) in words(command_line).filter(|(key, _)| !key.starts_with("segment.")) {
             check(key, value, config.set(key, value));
         }
         (config, errors)
@@ -119,10 +102,13 @@ impl Config {
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), &'static str> {
         if key == "loglevel" {
-            self.log_level = value
-                .parse()
-                .map_err(|_| "one of off, error, warn, info, debug, trace")?;
-            return Ok(());
+            let level = value.parse::<log::LevelFilter>();
+            return level
+                .map(drop)
+                .map_err(|_| "one of off, error, warn, info, debug, trace");
+        }
+        if key == "evtchn" {
+            return if value == "2l" { Ok(()) } else { Err("2l") };
         }
         if key == "patience" {
             let seconds = decimal(value)
@@ -144,7 +130,7 @@ impl Config {
         let (key, name) = key.split_once('.').unwrap_or((key, ""));
         if !["forward", "rule", "lease"].contains(&key) {
             return Err(
-                "a known key: loglevel, patience, disk.<name>, segment.<name>, forward.<segment>, rule.<segment>, lease.<segment>",
+                "a known key: loglevel, evtchn, patience, disk.<name>, segment.<name>, forward.<segment>, rule.<segment>, lease.<segment>",
             );
         }
         let index = self.segment(name)?;
@@ -172,10 +158,10 @@ mod tests {
 
     #[test]
     fn a_full_line() {
-        let (config, errors) =
-            Config::parse("loglevel=debug patience=30 disk.data=xvdb,queues=4 disk.iso=xvdc,ro,shared");
+        let (config, errors) = Config::parse(
+            "loglevel=debug evtchn=2l patience=30 disk.data=xvdb,queues=4 disk.iso=xvdc,ro,shared",
+        );
         assert_eq!(errors, []);
-        assert_eq!(config.log_level, log::LevelFilter::Debug);
         assert_eq!(config.patience, Some(Duration::from_secs(30)));
         assert_eq!(
             config.disk("iso"),
@@ -196,21 +182,22 @@ mod tests {
 
     #[test]
     fn mistakes_name_key_value_and_expectation() {
-        let (config, errors) =
-            Config::parse("loglevel=loud patience=0 disk.a=xvdb,rw nonsense disk.b=xvdc disk.b=xvdd disk.=x");
+        let (_, errors) = Config::parse(
+            "loglevel=loud evtchn=fifo patience=0 disk.a=xvdb,rw nonsense disk.b=xvdc disk.b=xvdd disk.=x",
+        );
         let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(
             lines,
             [
                 "loglevel=loud: expected one of off, error, warn, info, debug, trace",
+                "evtchn=fifo: expected 2l",
                 "patience=0: expected a number of seconds, at least 1",
                 "disk.a=xvdb,rw: expected <vdev>[,ro][,shared][,queues=<1 to 8>], such as xvdb,ro",
-                "nonsense=: expected a known key: loglevel, patience, disk.<name>, segment.<name>, forward.<segment>, rule.<segment>, lease.<segment>",
+                "nonsense=: expected a known key: loglevel, evtchn, patience, disk.<name>, segment.<name>, forward.<segment>, rule.<segment>, lease.<segment>",
                 "disk.b=xvdd: expected each disk to be named once",
                 "disk.=x: expected a name of up to 32 letters, digits, '-' and '_' after \"disk.\"",
             ]
         );
-        assert_eq!(config.log_level, log::LevelFilter::Info);
     }
 
     #[test]

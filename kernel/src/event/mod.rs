@@ -44,16 +44,16 @@ static EVENTS: CpuCell<Option<Events>> = CpuCell::new(None);
 
 /// Chooses the ABI. Events that are pending already may get lost: who uses a channel that the domain was made with looks once unasked.
 pub(crate) fn init() {
-    let fifo = if cmdline::value("evtchn") == Some("2l") {
-        Err(Errno::NOSYS)
+    let abi = if cmdline::value("evtchn") == Some("2l") {
+        log::info!("2-level event channels, as asked for");
+        Abi::TwoLevel(TwoLevel::new())
     } else {
-        Fifo::new()
-    };
-    let abi = match fifo {
-        Ok(fifo) => Abi::Fifo(fifo),
-        Err(error) => {
-            log::info!("2-level event channels (FIFO: {error})");
-            Abi::TwoLevel(TwoLevel::new())
+        match Fifo::new() {
+            Ok(fifo) => Abi::Fifo(fifo),
+            Err(error) => {
+                log::info!("2-level event channels (FIFO: {error})");
+                Abi::TwoLevel(TwoLevel::new())
+            }
         }
     };
     *EVENTS.borrow() = Some(Events {
