@@ -15,6 +15,8 @@ pub struct Counters {
     pub rx_malformed: u64,
     /// Times that there was no page to post.
     pub rx_no_memory: u64,
+    /// Times that a page to post could not be granted.
+    pub rx_no_grant: u64,
     /// Frames given to the back end, large segments as one.
     pub tx_packets: u64,
     /// Their bytes.
@@ -50,6 +52,7 @@ impl Counters {
         tell("rx-failed", self.rx_failed);
         tell("rx-malformed", self.rx_malformed);
         tell("rx-no-memory", self.rx_no_memory);
+        tell("rx-no-grant", self.rx_no_grant);
         tell("tx-packets", self.tx_packets);
         tell("tx-bytes", self.tx_bytes);
         tell("tx-segmented", self.tx_segmented);

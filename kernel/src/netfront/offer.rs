@@ -12,7 +12,7 @@ use protocols::ring::FrontRing;
 
 use super::driver::Driver;
 use super::queue::{Channels, Queue};
-use super::receive::Receive;
+use super::receive::{Receive, Short};
 use super::rings::Rings;
 use super::transmit::Transmit;
 use crate::event::EventChannel;
@@ -119,11 +119,15 @@ impl<P: Port<Buffer = Packet>> Driver<P> {
             None => node("event-channel", channels.tx.port()),
         }
         let mut receive = Receive::new(domid, rx, posted);
-        receive.refill(&self.shared.pool);
+        let refilled = receive.refill(&self.shared.pool);
         // Nobody listens yet.
         let _ = receive.push();
-        if receive.posted() == 0 {
-            log::warn!("{}: no memory to receive frames in", self.device.name);
+        if let (0, Err(short)) = (receive.posted(), refilled) {
+            let what = match short {
+                Short::Memory => "memory",
+                Short::Grants => "grants",
+            };
+            log::warn!("{}: no {what} to receive frames in", self.device.name);
         }
         Ok(Queue {
             index,
@@ -134,6 +138,7 @@ impl<P: Port<Buffer = Packet>> Driver<P> {
             transmit: Transmit::new(domid, tx),
             channels,
             finishing: None,
+            retry: None,
             scratch: Vec::new(),
         })
     }

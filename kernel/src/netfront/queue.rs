@@ -2,7 +2,9 @@
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
+use core::pin::Pin;
 use core::task::{Context, Poll};
+use core::time::Duration;
 
 use devices::memory::Buffer as _;
 use devices::net::offload::Parts;
@@ -14,16 +16,20 @@ use protocols::netif::{Broken, Info};
 
 use super::counters::Counters;
 use super::offload;
-use super::receive::{Receive, Received};
+use super::receive::{Receive, Received, Short};
 use super::transmit::{Sent, Transmit};
 use super::uplink::Shared;
 use crate::event::EventChannel;
 use crate::mm::PAGE_SIZE;
 use crate::packets::Packet;
+use crate::time::{self, Sleep};
 
 /// How much work one turn does each way before other tasks run.
 const TURN_FRAMES: usize = 64;
 const TURN_BYTES: usize = 256 << 10;
+
+/// After which time it is tried again to grant pages.
+const GRANT_RETRY: Duration = Duration::from_secs(1);
 
 /// One event channel for both rings, or one for each.
 pub(super) struct Channels {
@@ -70,6 +76,8 @@ pub(super) struct Queue<P> {
     pub channels: Channels,
     /// The frame that is being finished in software, and the packets that are still to be made of it.
     pub finishing: Option<(Frame<Packet>, Parts)>,
+    /// Wakes the task when grants have run out.
+    pub retry: Option<Sleep>,
     /// Kept to be filled again.
     pub scratch: Vec<u8>,
 }
@@ -93,11 +101,7 @@ impl<P: Port<Buffer = Packet>> Queue<P> {
     /// One turn: a bounded amount of work. Returns whether there is more.
     fn turn(&mut self, context: &mut Context<'_>) -> Result<bool, Broken> {
         let mut more = self.receive_frames()?;
-        if !self.receive.refill(&self.shared.pool) {
-            self.count(|counters| counters.rx_no_memory += 1);
-            // With nothing posted, nothing would wake this task.
-            let _ = self.shared.pool.poll_free(PAGE_SIZE, context.waker());
-        }
+        more |= self.refill(context);
         let failed = self.transmit.reap()?;
         more |= self.send_frames(context);
         let (tx, rx) = (self.transmit.push(), self.receive.push());
@@ -112,6 +116,25 @@ impl<P: Port<Buffer = Packet>> Queue<P> {
             more = self.receive.final_check()?;
         }
         Ok(more)
+    }
+
+    /// Posts pages. Where that is not all that the back end is to have, the task is woken to try again: with too few, the back end may never
+    /// have anything to say. Returns whether it may try at once.
+    fn refill(&mut self, context: &mut Context<'_>) -> bool {
+        self.retry = None;
+        match self.receive.refill(&self.shared.pool) {
+            Ok(()) => false,
+            Err(Short::Memory) => {
+                self.count(|counters| counters.rx_no_memory += 1);
+                let free = self.shared.pool.poll_free(PAGE_SIZE, context.waker());
+                free.is_ready()
+            }
+            Err(Short::Grants) => {
+                self.count(|counters| counters.rx_no_grant += 1);
+                let retry = self.retry.insert(time::sleep(GRANT_RETRY));
+                Pin::new(retry).poll(context).is_ready()
+            }
+        }
     }
 
     fn receive_frames(&mut self) -> Result<bool, Broken> {

@@ -20,6 +20,15 @@ pub(super) enum Received {
     Failed,
 }
 
+/// Why the back end has fewer pages than it is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Short {
+    /// The pool has no page: [`PacketPool::poll_free`] says when it has.
+    Memory,
+    /// A page cannot be granted. Nothing says when it can.
+    Grants,
+}
+
 /// A receive ring.
 pub(super) struct Receive {
     domid: u16,
@@ -45,20 +54,18 @@ impl Receive {
         }
     }
 
-    /// Posts pages until the back end has as many as it is to have; whether it does.
-    pub fn refill(&mut self, pool: &PacketPool) -> bool {
+    /// Posts pages until the back end has as many as it is to have.
+    pub fn refill(&mut self, pool: &PacketPool) -> Result<(), Short> {
         while self.ring.free() > 0 && self.posted() < self.most {
-            let Some(page) = pool.take_page() else {
-                return false;
-            };
+            let page = pool.take_page().ok_or(Short::Memory)?;
             page.expose(self.domid, 0, 0);
             // SAFETY: the page is this loan's alone, and nobody makes references to a pool page's bytes.
             let loan = unsafe { Loan::new(self.domid, page, Access::ReadWrite, Page::pages) };
-            let Ok(loan) = loan else { return false };
+            let loan = loan.map_err(|_| Short::Grants)?;
             let reference = loan.reference();
             self.pages.post(&mut self.ring, loan, reference);
         }
-        true
+        Ok(())
     }
 
     /// How many pages the back end has.
