@@ -8,12 +8,11 @@
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use core::time::Duration;
 
-use xen_sys as xen;
-
 use crate::cell::CpuCell;
 use crate::event::{self, EventChannel};
+use crate::hypercall::{self, SchedOp};
 use crate::shared::{SharedMemory, barrier};
-use crate::{executor, hypercall, mm, time};
+use crate::{executor, mm, time};
 
 const OUT: usize = 1024;
 const OUT_SIZE: u32 = 2048;
@@ -189,7 +188,7 @@ impl Patience {
 
     /// Lets others run; false when it is time to give up.
     fn wait(&self) -> bool {
-        hypercall::sched_op(xen::SCHEDOP_yield);
+        hypercall::sched_op(SchedOp::Yield);
         self.turns.set(self.turns.get() - 1);
         self.turns.get() > 0 && time::now() < self.deadline
     }

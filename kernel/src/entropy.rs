@@ -1,8 +1,8 @@
 //! Numbers that nobody else is to guess.
 
-use core::arch::x86_64::{__cpuid, _rdrand64_step, _rdtsc};
+use core::arch::x86_64::{_rdrand64_step, _rdtsc};
 
-use crate::time;
+use crate::{cpuid, time};
 
 /// CPUID leaf 1, ECX: RDRAND.
 const RDRAND: u32 = 1 << 30;
@@ -14,10 +14,10 @@ pub fn seed() -> [u64; 2] {
 }
 
 fn word() -> u64 {
-    // SAFETY: the instructions only read; every 64-bit processor has them.
-    let (tsc, features) = unsafe { (_rdtsc(), __cpuid(1).ecx) };
+    // SAFETY: the instruction only reads; every 64-bit processor has it.
+    let tsc = unsafe { _rdtsc() };
     let mut seed = mix(tsc) ^ mix(time::wall().as_nanos() as u64) ^ mix(!time::now().as_nanos());
-    if features & RDRAND != 0 {
+    if cpuid::leaf(1, 0).ecx & RDRAND != 0 {
         // SAFETY: the processor has the instruction.
         seed ^= unsafe { hardware() };
     }

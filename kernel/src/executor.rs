@@ -9,11 +9,11 @@ use core::future::poll_fn;
 use core::task::Poll;
 
 use async_task::Runnable;
-use xen_sys as xen;
 
 use crate::cell::CpuCell;
+use crate::hypercall::{self, SchedOp};
 use crate::stats::{Counter, count};
-use crate::{boot, event, hypercall, time};
+use crate::{boot, event, time};
 
 /// A spawned task. Dropping it cancels the task, `detach` lets it run on its own, awaiting it gives its result, `cancel` ends it
 /// and waits until it is gone.
@@ -68,7 +68,7 @@ pub(crate) fn run() -> ! {
 
 /// Waits for an event; returns at once if one is pending.
 fn block() {
-    hypercall::sched_op(xen::SCHEDOP_block);
+    hypercall::sched_op(SchedOp::Block);
     // The hypercall unmasked upcalls, and they stay so if it was not an upcall that ended it.
     // SAFETY: the page is mapped; Xen reads the byte when this virtual CPU enters or leaves it.
     unsafe { (&raw mut (*boot::vcpu_info()).evtchn_upcall_mask).write_volatile(1) };

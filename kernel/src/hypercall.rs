@@ -91,14 +91,20 @@ pub(crate) unsafe fn update_va_mapping(address: usize, entry: u64) -> Result<(),
     .map(drop)
 }
 
-/// `HYPERVISOR_set_trap_table`: the table ends with an entry of address zero.
-pub(crate) fn set_trap_table(table: &'static [xen::trap_info]) -> Result<(), Errno> {
+/// `HYPERVISOR_set_trap_table`. Xen copies the table, up to its first entry of address zero.
+///
+/// # Safety
+/// All addresses before that must be those of stubs that keep to the hypervisor's frame layout.
+///
+/// # Panics
+/// If the last entry is not one of address zero.
+pub(crate) unsafe fn set_trap_table(table: &[xen::trap_info]) -> Result<(), Errno> {
     assert!(
         table.last().is_some_and(|entry| entry.address == 0),
         "the trap table has no end"
     );
     count(Counter::OtherHypercall, 1);
-    // SAFETY: the table is terminated, and its entries are the trap stubs.
+    // SAFETY: the table is terminated and outlives the call; the caller vouches for the stubs.
     Errno::check(unsafe { xen::hypercall_1(xen::__HYPERVISOR_set_trap_table, table.as_ptr() as u64) })
         .map(drop)
 }
@@ -126,18 +132,25 @@ pub(crate) unsafe fn vcpu_op<T>(command: u32, counter: Counter, argument: *mut T
     Errno::check(unsafe { xen::hypercall_3(xen::__HYPERVISOR_vcpu_op, command.into(), 0, argument as u64) })
 }
 
+/// The commands of `HYPERVISOR_sched_op` that take no argument.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum SchedOp {
+    /// Lets other virtual CPUs run.
+    Yield = xen::SCHEDOP_yield,
+    /// Unmasks event upcalls and waits for an event; returns at once if one is pending.
+    Block = xen::SCHEDOP_block,
+}
+
 /// `HYPERVISOR_sched_op` without an argument.
-pub(crate) fn sched_op(command: u32) {
-    count(
-        if command == xen::SCHEDOP_block {
-            Counter::Block
-        } else {
-            Counter::OtherHypercall
-        },
-        1,
-    );
-    // SAFETY: yield and block take no argument.
-    unsafe { xen::hypercall_2(xen::__HYPERVISOR_sched_op, command.into(), 0) };
+pub(crate) fn sched_op(command: SchedOp) {
+    let counter = match command {
+        SchedOp::Yield => Counter::OtherHypercall,
+        SchedOp::Block => Counter::Block,
+    };
+    count(counter, 1);
+    // SAFETY: the command takes no argument.
+    unsafe { xen::hypercall_2(xen::__HYPERVISOR_sched_op, command as u64, 0) };
 }
 
 /// `SCHEDOP_poll`: waits for one of some ports, even while upcalls are masked.

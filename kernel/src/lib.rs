@@ -34,6 +34,7 @@ mod cell;
 pub mod cmdline;
 mod console;
 pub mod control;
+mod cpuid;
 #[doc(hidden)]
 pub mod dying;
 pub mod entropy;

@@ -7,6 +7,8 @@
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use crate::cpuid;
+
 /// Below this many bytes, the start-up cost of a `rep` instruction is not worth it.
 const REP_MINIMUM: usize = 512;
 
@@ -14,9 +16,8 @@ static FAST_REP: AtomicBool = AtomicBool::new(false);
 
 /// Looks up what the processor is good at.
 pub(crate) fn detect() {
-    use core::arch::x86_64::{__cpuid, __cpuid_count};
     const ERMS: u32 = 1 << 9;
-    if __cpuid(0).eax >= 7 && __cpuid_count(7, 0).ebx & ERMS != 0 {
+    if cpuid::leaf(0, 0).eax >= 7 && cpuid::leaf(7, 0).ebx & ERMS != 0 {
         FAST_REP.store(true, Relaxed);
     }
 }
@@ -126,12 +127,15 @@ unsafe fn copy_backward(to: *mut u8, from: *const u8, count: usize) {
     }
 }
 
-/// Fills `count` bytes.
+/// Fills `count` bytes in assembly, as [`copy`] copies them.
 ///
 /// # Safety
 /// The range must be mapped and writable.
-#[cfg_attr(test, allow(dead_code))]
-unsafe fn fill(to: *mut u8, byte: u8, count: usize) {
+pub(crate) unsafe fn fill(to: *mut u8, byte: u8, count: usize) {
+    if cfg!(miri) {
+        // SAFETY: the caller vouches for the range.
+        return unsafe { core::ptr::write_bytes(to, byte, count) };
+    }
     if count >= REP_MINIMUM && FAST_REP.load(Relaxed) {
         // SAFETY: the caller vouches for the range; the direction flag is clear by the ABI.
         unsafe {

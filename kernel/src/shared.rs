@@ -1,10 +1,10 @@
 //! Memory that is shared with another domain.
 //!
 //! Nothing here makes a reference to shared bytes: scalars are read and written by volatile accesses of their own width, ranges are
-//! copied by assembly. Each value is therefore read once, and what is checked is what is used.
+//! copied and zeroed by assembly. Each value is therefore read once, and what is checked is what is used.
 
 use core::marker::PhantomData;
-use core::sync::atomic::{Ordering, compiler_fence, fence};
+use core::sync::atomic::{Ordering, fence};
 
 use crate::memory_functions;
 use crate::stats::{Counter, count};
@@ -44,7 +44,7 @@ impl<'a> SharedMemory<'a> {
     /// `len` bytes at `base` must stay mapped for `'a`, `base` must be aligned to 8 bytes at least, and there may be no reference to
     /// any of the bytes meanwhile.
     pub(crate) unsafe fn new(base: *mut u8, len: usize) -> Self {
-        debug_assert!(base as usize % 8 == 0);
+        debug_assert!((base as usize).is_multiple_of(8));
         Self {
             base,
             len,
@@ -67,7 +67,7 @@ impl<'a> SharedMemory<'a> {
 
     /// Part of the range, or `None` if it does not lie inside. The offset must be a multiple of 8.
     pub fn get(&self, offset: usize, len: usize) -> Option<Self> {
-        if offset % 8 != 0 || offset.checked_add(len)? > self.len {
+        if !offset.is_multiple_of(8) || offset.checked_add(len)? > self.len {
             return None;
         }
         Some(Self {
@@ -81,7 +81,7 @@ impl<'a> SharedMemory<'a> {
     fn at<T>(&self, offset: usize) -> *mut T {
         let end = offset.checked_add(size_of::<T>());
         assert!(
-            end.is_some_and(|end| end <= self.len) && offset % align_of::<T>() == 0,
+            end.is_some_and(|end| end <= self.len) && offset.is_multiple_of(align_of::<T>()),
             "offset {offset:#x}"
         );
         self.base.wrapping_add(offset).cast()
@@ -145,9 +145,8 @@ impl<'a> SharedMemory<'a> {
     /// Sets a range to zero.
     pub fn zero(&self, offset: usize, len: usize) {
         let to = self.range(offset, len);
-        // SAFETY: `range` checked the target; the compiler sees no reference to it.
-        unsafe { core::ptr::write_bytes(to, 0, len) };
-        compiler_fence(Ordering::SeqCst);
+        // SAFETY: `range` checked the target.
+        unsafe { memory_functions::fill(to, 0, len) };
     }
 }
 

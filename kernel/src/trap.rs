@@ -8,7 +8,7 @@ use core::fmt::Write;
 
 use xen_sys::trap_info;
 
-use crate::{boot, cell::CpuCell, dying, hypercall};
+use crate::{boot, dying, hypercall};
 
 const VECTORS: usize = 20;
 const FAILSAFE: u64 = 255;
@@ -109,16 +109,6 @@ struct Registers {
     rest: [u64; 6],
 }
 
-/// The table that Xen is given, ending with an empty entry.
-static TABLE: CpuCell<[trap_info; VECTORS + 1]> = CpuCell::new(
-    [trap_info {
-        vector: 0,
-        flags: 0,
-        cs: 0,
-        address: 0,
-    }; VECTORS + 1],
-);
-
 /// The address of the stub for failed loads of segment selectors.
 pub(crate) fn failsafe_address() -> usize {
     &raw const failsafe_stub as usize
@@ -127,7 +117,13 @@ pub(crate) fn failsafe_address() -> usize {
 /// Tells Xen where traps go.
 pub(crate) fn init() {
     const STUB_SIZE: usize = 16;
-    let mut table = TABLE.borrow();
+    // The last entry stays empty, which ends the table.
+    let mut table = [trap_info {
+        vector: 0,
+        flags: 0,
+        cs: 0,
+        address: 0,
+    }; VECTORS + 1];
     for (vector, entry) in table.iter_mut().take(VECTORS).enumerate() {
         *entry = trap_info {
             vector: vector as u8,
@@ -136,9 +132,8 @@ pub(crate) fn init() {
             address: (&raw const trap_stubs as usize + vector * STUB_SIZE) as u64,
         };
     }
-    // SAFETY: the table is a static that is not changed any more.
-    let table = unsafe { &*core::ptr::from_ref(&*table) };
-    hypercall::set_trap_table(table).expect("the trap table");
+    // SAFETY: these are the stubs above, which take Xen's frames.
+    unsafe { hypercall::set_trap_table(&table) }.expect("the trap table");
 }
 
 extern "C" fn trap_handler(registers: &Registers, vector: u64) -> ! {

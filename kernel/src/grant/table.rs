@@ -84,8 +84,11 @@ impl Table {
             max_frames,
         };
         table.grow(1)?;
-        // SAFETY: the references were just made free by `grow`.
-        assert!(table.references.allocate_at(0, RESERVED));
+        // `grow` has just made them free.
+        assert!(
+            table.references.allocate_at(0, RESERVED),
+            "the reserved references are in use"
+        );
         Ok(table)
     }
 

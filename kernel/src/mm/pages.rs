@@ -4,7 +4,6 @@ use core::fmt;
 use core::mem::ManuallyDrop;
 
 use super::{PAGE_SIZE, frames, pfn_to_address, pfn_to_mfn};
-use crate::shared::SharedMemory;
 
 /// There is no memory for what was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +26,10 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Takes `count` pages and zeroes them. Fails if there are not that many consecutive ones, or if `count` is 0.
+    /// Takes `count` pages and zeroes them.
+    ///
+    /// # Errors
+    /// If there are not that many consecutive ones, or if `count` is 0.
     pub fn new(count: usize) -> Result<Self, OutOfMemory> {
         let mut pages = Self::new_dirty(count)?;
         pages.as_mut_slice().fill(0);
@@ -36,6 +38,9 @@ impl Pages {
 
     /// Like [`new`](Self::new), but the pages hold whatever this domain had in them before: only for what is overwritten before it
     /// is granted to anybody.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
     pub fn new_dirty(count: usize) -> Result<Self, OutOfMemory> {
         let first = frames::allocate(count).ok_or(OutOfMemory)?;
         Ok(Self { first, count })
@@ -66,21 +71,9 @@ impl Pages {
     }
 
     /// Their bytes.
-    pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: the pages are mapped, initialised (every bit pattern is a byte) and owned; `self` is borrowed.
-        unsafe { core::slice::from_raw_parts(self.address() as *const u8, self.size()) }
-    }
-
-    /// Their bytes, to change.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: as in `as_slice`, and `self` is borrowed mutably.
+        // SAFETY: the pages are mapped, initialised (every bit pattern is a byte) and owned; `self` is borrowed mutably.
         unsafe { core::slice::from_raw_parts_mut(self.address() as *mut u8, self.size()) }
-    }
-
-    /// Their bytes as memory that others may change meanwhile, for as long as nobody else uses them.
-    pub fn as_shared(&mut self) -> SharedMemory<'_> {
-        // SAFETY: the pages are mapped writable while `self` lives, and the mutable borrow keeps references away.
-        unsafe { SharedMemory::new(self.address() as *mut u8, self.size()) }
     }
 
     /// Gives up ownership for good, as for a page table.

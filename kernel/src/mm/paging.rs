@@ -10,6 +10,7 @@ use xen_sys::mmu_update;
 use super::{
     LINEAR_BASE, OutOfMemory, PAGE_SIZE, Pages, address_to_mfn, mfn_to_pfn, pfn_to_address, pfn_to_mfn,
 };
+use crate::cpuid;
 use crate::errno::Errno;
 use crate::hypercall;
 
@@ -29,10 +30,9 @@ static NX: AtomicU64 = AtomicU64::new(0);
 
 /// Takes note of the top-level table that the domain builder made.
 pub(super) fn init(top_table: usize) {
-    use core::arch::x86_64::__cpuid;
     const NX_FEATURE: u32 = 1 << 20;
     TOP_TABLE_MFN.store(address_to_mfn(top_table), Relaxed);
-    if __cpuid(0x8000_0000).eax > 0x8000_0000 && __cpuid(0x8000_0001).edx & NX_FEATURE != 0 {
+    if cpuid::leaf(0x8000_0000, 0).eax > 0x8000_0000 && cpuid::leaf(0x8000_0001, 0).edx & NX_FEATURE != 0 {
         NX.store(NO_EXECUTE, Relaxed);
     }
 }

@@ -157,16 +157,14 @@ pub(crate) struct Page {
 
 impl Page {
     /// The page itself.
-    ///
-    /// # Panics
-    /// Never: it is there for as long as `self` is.
     pub(crate) fn pages(&self) -> &Pages {
         self.pages.as_ref().expect("the page is there until dropped")
     }
 
     /// Its bytes.
     pub(crate) fn memory(&self) -> SharedMemory<'_> {
-        // SAFETY: the page stays mapped while `self` lives, and no reference to its bytes is ever made.
+        // SAFETY: the page stays mapped while `self` lives, and nobody can make a reference to its bytes: that takes `&mut Pages`, and a page
+        // gives no such thing away.
         unsafe { SharedMemory::new(self.pages().address() as *mut u8, PAGE_SIZE) }
     }
 
