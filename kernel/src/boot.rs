@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Bytes of the one stack.
-const STACK: usize = 128 * 1024;
+pub(crate) const STACK: usize = 128 * 1024;
 
 // A note: its name is "Xen", its type one of XEN_ELFNOTE_* (xen/include/public/elfnote.h). Host tests have none, so that nothing
 // keeps the code from which they lead.
@@ -84,6 +84,17 @@ global_asm!(
 unsafe extern "C" {
     static __image_end: u8;
     static event_upcall: u8;
+    static boot_stack: u8;
+}
+
+/// The most bytes of the stack that were ever in use: it starts as zeros.
+pub(crate) fn stack_used() -> usize {
+    let bottom = (&raw const boot_stack).cast::<u64>();
+    let words = STACK / size_of::<u64>();
+    // SAFETY: the stack has so many words, and is mapped.
+    let is_unused = |index: &usize| unsafe { bottom.add(*index).read_volatile() } == 0;
+    let unused = (0..words).take_while(is_unused).count();
+    (words - unused) * size_of::<u64>()
 }
 
 unsafe extern "Rust" {

@@ -146,50 +146,54 @@ impl Staged {
     }
 }
 
-/// Writes the last words of a domain, waiting for room, but not for long.
-pub(crate) fn write_last_words(mut text: &[u8]) {
+/// Writes some of the last words of a domain, waiting for room while there is patience.
+pub(crate) fn write_last_words(mut text: &[u8], patience: &mut Patience) {
     let Some(ring) = ring() else { return };
-    let patience = Patience::new(Duration::from_secs(2));
     if let Some(mut staged) = STAGED.try_borrow() {
+        staged.flush();
         while staged.len > 0 && patience.wait() {
             staged.flush();
         }
     }
-    while !text.is_empty() && patience.wait() {
-        let count = put(&ring, text);
-        text = &text[count..];
-        if count > 0 {
-            event::send(PORT.load(Relaxed));
+    loop {
+        text = &text[put(&ring, text)..];
+        if text.is_empty() {
+            break;
+        }
+        event::send(PORT.load(Relaxed));
+        if !patience.wait() {
+            break;
         }
     }
 }
 
-/// Waits until everything written has been read, but not for long.
-pub(crate) fn drain() {
+/// Waits until everything written has been read, while there is patience.
+pub(crate) fn drain(patience: &mut Patience) {
     let Some(ring) = ring() else { return };
-    let patience = Patience::new(Duration::from_secs(1));
     flush();
+    barrier();
+    event::send(PORT.load(Relaxed));
     while ring.read_u32(OUT_PROD) != ring.read_u32(OUT_CONS) && patience.wait() {}
 }
 
 /// A bounded wait without events, by time and, in case time stands still, by turns.
-struct Patience {
+pub(crate) struct Patience {
     deadline: time::Instant,
-    turns: core::cell::Cell<u32>,
+    turns: u32,
 }
 
 impl Patience {
-    fn new(limit: Duration) -> Self {
+    pub(crate) fn new(limit: Duration) -> Self {
         Self {
             deadline: time::now() + limit,
-            turns: core::cell::Cell::new(10_000_000),
+            turns: 10_000_000,
         }
     }
 
     /// Lets others run; false when it is time to give up.
-    fn wait(&self) -> bool {
+    fn wait(&mut self) -> bool {
         hypercall::sched_op(SchedOp::Yield);
-        self.turns.set(self.turns.get() - 1);
-        self.turns.get() > 0 && time::now() < self.deadline
+        self.turns = self.turns.saturating_sub(1);
+        self.turns > 0 && time::now() < self.deadline
     }
 }

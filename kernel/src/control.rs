@@ -5,14 +5,18 @@
 //! has the domain log how it uses its resources.
 
 use alloc::string::String;
+use core::time::Duration;
 
 use xen_sys as xen;
 
+use crate::console::{self, Patience};
 use crate::xenstore::{self, Error};
-use crate::{console, event, executor, grant, hypercall, mm, packets, stats};
+use crate::{boot, event, executor, grant, hypercall, mm, packets, stats};
 
 const REQUEST: &str = "control/shutdown";
 const REPORT_REQUEST: &str = "control/sysrq";
+/// How long a domain that ends waits for its console to be read.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why the domain ends (`SHUTDOWN_*` of `xen/include/public/sched.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +31,7 @@ pub enum Reason {
 
 /// Ends the domain now. What is to be released in an orderly way is released before.
 pub fn shutdown(reason: Reason) -> ! {
-    console::drain();
+    console::drain(&mut Patience::new(PATIENCE));
     hypercall::shutdown(match reason {
         Reason::Poweroff => xen::SHUTDOWN_poweroff,
         Reason::Reboot => xen::SHUTDOWN_reboot,
@@ -73,10 +77,12 @@ pub fn log_report() {
         memory.window_used >> 10
     );
     log::info!(
-        "grants: {} of {}; event channels: {}",
+        "grants: {} of {}; event channels: {}; stack: {} of {} bytes used at most",
         grants.used,
         grants.limit,
-        event::open_channels()
+        event::open_channels(),
+        boot::stack_used(),
+        boot::STACK
     );
     log::info!("counters: {}", stats::snapshot());
 }

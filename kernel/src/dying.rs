@@ -5,11 +5,15 @@
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use core::time::Duration;
 
-use crate::{console, hypercall};
+use crate::console::{self, Patience};
+use crate::hypercall;
 
 /// The most frames that a backtrace shows.
 const FRAMES: usize = 32;
+/// How long a domain that dies waits for its console to be read, in all.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 static DYING: AtomicBool = AtomicBool::new(false);
 
@@ -19,17 +23,19 @@ unsafe extern "C" {
 }
 
 /// Text that goes straight to the console.
-pub(crate) struct LastWords;
+pub(crate) struct LastWords {
+    patience: Patience,
+}
 
 impl Write for LastWords {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for part in text.split_inclusive('\n') {
             match part.strip_suffix('\n') {
                 Some(line) => {
-                    console::write_last_words(line.as_bytes());
-                    console::write_last_words(b"\r\n");
+                    console::write_last_words(line.as_bytes(), &mut self.patience);
+                    console::write_last_words(b"\r\n", &mut self.patience);
                 }
-                None => console::write_last_words(part.as_bytes()),
+                None => console::write_last_words(part.as_bytes(), &mut self.patience),
             }
         }
         Ok(())
@@ -39,14 +45,16 @@ impl Write for LastWords {
 /// Reports by `report`, with the backtrace from this frame pointer, and crashes the domain. Trouble while reporting crashes at once.
 pub(crate) fn die(frame: usize, report: impl FnOnce(&mut LastWords) -> fmt::Result) -> ! {
     if !DYING.swap(true, Relaxed) {
-        let mut words = LastWords;
+        let mut words = LastWords {
+            patience: Patience::new(PATIENCE),
+        };
         let _ = report(&mut words);
         let _ = words.write_str("backtrace:");
         backtrace(frame, |address| {
             let _ = write!(words, " {address:#x}");
         });
         let _ = words.write_str("\n");
-        console::drain();
+        console::drain(&mut words.patience);
     }
     hypercall::shutdown(xen_sys::SHUTDOWN_crash)
 }
@@ -55,7 +63,7 @@ pub(crate) fn die(frame: usize, report: impl FnOnce(&mut LastWords) -> fmt::Resu
 fn backtrace(mut frame: usize, mut found: impl FnMut(usize)) {
     let stack = &raw const boot_stack as usize..&raw const boot_stack_end as usize - 16;
     for _ in 0..FRAMES {
-        if !stack.contains(&frame) || frame % 8 != 0 {
+        if !stack.contains(&frame) || !frame.is_multiple_of(8) {
             break;
         }
         // SAFETY: both words lie on the stack.

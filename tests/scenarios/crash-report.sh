@@ -16,6 +16,22 @@ dies page-fault 'page fault.*0x100000000000'
 dies general-protection 'general protection'
 dies invalid-opcode 'invalid opcode'
 
+# An overflow of the stack ends the domain too, though only Xen can say so.
+xl dmesg -c >/dev/null
+client overflow "test=crash.stack-overflow" "vdev=xvda,format=raw,access=rw,target=$(disk overflow 1)" >/dev/null
+wait_until 30 "it crashes" crashed overflow
+xl dmesg | grep -i 'domain_crash\|crashed' || fail "Xen does not say that it crashed"
+xl destroy overflow
+
+# Where nobody reads the console, the report does not hold up on_crash.
+console_daemon=$(pidof xenconsoled)
+trap 'kill -CONT "$console_daemon"' EXIT
+kill -STOP "$console_daemon"
+client unread "test=crash.panic-unread" "vdev=xvda,format=raw,access=rw,target=$(disk unread 1)" >/dev/null
+wait_until 10 "it crashes" crashed unread
+kill -CONT "$console_daemon"
+xl destroy unread
+
 # on_crash = restart gives it another domain id.
 xl create $stubdom/xl/client.cfg "name='again'" "extra='test=crash.panic'" "disk=[]" "on_crash='restart'"
 again() {

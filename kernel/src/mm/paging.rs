@@ -141,6 +141,10 @@ unsafe extern "C" {
 
 /// Takes away the permissions that nothing needs from the pages below `end`, which the domain builder mapped with all of them, and the
 /// page below the stack altogether.
+///
+/// So a stack that overflows ends the domain, but without a report: Xen enters a PV domain's trap handlers on the stack that was in use (it
+/// takes another only when the domain was in user mode, which cannot run this code), finds no room for the frame, and crashes the
+/// domain. `xl dmesg` shows that; [`boot::stack_used`](crate::boot::stack_used) tells how far it is away.
 pub(super) fn protect(end: usize) {
     let (text_end, rodata_end) = (&raw const __text_end as usize, &raw const __rodata_end as usize);
     let no_execute = NX.load(Relaxed);
