@@ -1,6 +1,7 @@
 //! Numbers that nobody else is to guess.
 
-use core::arch::x86_64::{_rdrand64_step, _rdtsc};
+use core::arch::asm;
+use core::arch::x86_64::_rdtsc;
 
 use crate::{cpuid, time};
 
@@ -26,12 +27,15 @@ fn word() -> u64 {
 
 /// # Safety
 /// The processor has RDRAND.
-#[target_feature(enable = "rdrand")]
 unsafe fn hardware() -> u64 {
     // It may have none left for a moment; ten tries are what the processor's maker recommends.
     for _ in 0..10 {
-        let mut value = 0;
-        if _rdrand64_step(&mut value) == 1 {
+        let (value, is_random): (u64, u8);
+        // SAFETY: the processor has the instruction, which changes nothing but these and the flags.
+        unsafe {
+            asm!("rdrand {}", "setc {}", out(reg) value, out(reg_byte) is_random, options(nomem, nostack));
+        }
+        if is_random != 0 {
             return value;
         }
     }

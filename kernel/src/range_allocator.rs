@@ -171,7 +171,7 @@ mod tests {
                 .wrapping_mul(6364136223846793005)
                 .wrapping_add(1442695040888963407);
             let pick = (random >> 33) as usize;
-            if pick % 2 == 0 && !held.is_empty() {
+            if pick.is_multiple_of(2) && !held.is_empty() {
                 let (start, count) = held.swap_remove(pick / 2 % held.len());
                 a.release(start, count);
                 model[start..start + count].fill(true);

@@ -326,10 +326,10 @@ impl Segment {
                 return Some("dhcp= addresses inside the network of address=, and without that address");
             }
         }
-        if let Some(gateway) = self.gateway {
-            if !self.has_room_for(gateway) {
-                return Some("gateway= inside the network of address=");
-            }
+        if let Some(gateway) = self.gateway
+            && !self.has_room_for(gateway)
+        {
+            return Some("gateway= inside the network of address=");
         }
         if let Some(nat) = &self.nat {
             let outside = all

@@ -158,12 +158,11 @@ impl Drop for Reservation {
 /// What the addresses of a segment are made of, and the driver domain's own. With an uplink, that is the uplink's address, which nobody else on
 /// that network has; without, both come from the segment's name.
 async fn addresses(config: &config::Segment) -> (Seed, Mac) {
-    if let Some(vif) = config.uplinks.first() {
-        if let Ok(address) = xenstore::read(&format!("device/vif/{vif}/mac")).await {
-            if let Some(address) = text::mac(&address) {
-                return (Seed::uplink(address), address);
-            }
-        }
+    if let Some(vif) = config.uplinks.first()
+        && let Ok(address) = xenstore::read(&format!("device/vif/{vif}/mac")).await
+        && let Some(address) = text::mac(&address)
+    {
+        return (Seed::uplink(address), address);
     }
     let seed = Seed::name(&config.name);
     (seed, seed.address("router"))

@@ -100,14 +100,15 @@ impl Rules<'_> {
 
     /// Whether so many bytes can be payload.
     pub(super) fn payload(&self, bytes: u64) -> bool {
-        bytes <= u64::from(self.geometry.max_bytes) && bytes % u64::from(self.geometry.block_size) == 0
+        bytes <= u64::from(self.geometry.max_bytes)
+            && bytes.is_multiple_of(u64::from(self.geometry.block_size))
     }
 
     /// Whether a range is aligned to blocks and on the disk.
     fn on_disk(&self, sector: u64, sectors: u64) -> bool {
         let block = u64::from(self.geometry.block_size) / SECTOR;
-        sector % block == 0
-            && sectors % block == 0
+        sector.is_multiple_of(block)
+            && sectors.is_multiple_of(block)
             && sector
                 .checked_add(sectors)
                 .is_some_and(|end| end <= self.geometry.sectors)

@@ -147,7 +147,10 @@ impl Chain {
                 }
                 // WRITE is to be ignored here.
                 let len = descriptor.len.get() as usize;
-                if len == 0 || len % DESCRIPTOR_SIZE != 0 || len > DESCRIPTOR_SIZE * MAX_SIZE as usize {
+                if len == 0
+                    || !len.is_multiple_of(DESCRIPTOR_SIZE)
+                    || len > DESCRIPTOR_SIZE * MAX_SIZE as usize
+                {
                     return Err(QueueError::Indirect);
                 }
                 chain.table = Some(Table {

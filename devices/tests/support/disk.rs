@@ -185,7 +185,7 @@ impl RamDisk {
         let geometry = self.0.geometry.get();
         let range = |sector: u64, sectors: u64| {
             let block = u64::from(geometry.block_size) / SECTOR;
-            assert!(sector % block == 0 && sectors % block == 0 && sectors > 0);
+            assert!(sector.is_multiple_of(block) && sectors.is_multiple_of(block) && sectors > 0);
             assert!(
                 sector + sectors <= geometry.sectors,
                 "the device has checked that"

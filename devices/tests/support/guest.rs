@@ -138,7 +138,7 @@ pub struct View {
 impl View {
     fn at(&self, offset: usize, len: usize) -> usize {
         assert!(
-            offset + len <= self.len && offset % len == 0,
+            offset + len <= self.len && offset.is_multiple_of(len),
             "{offset} of {}",
             self.len
         );

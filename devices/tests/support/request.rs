@@ -216,7 +216,7 @@ pub fn expected(raw: &Raw, geometry: &Geometry, features: u64) -> u8 {
     let valid = |sector: u64, bytes: u64| {
         let end = u128::from(sector) * 512 + u128::from(bytes);
         u128::from(sector) * 512 % u128::from(geometry.block_size) == 0
-            && bytes % u64::from(geometry.block_size) == 0
+            && bytes.is_multiple_of(u64::from(geometry.block_size))
             && end <= u128::from(geometry.sectors) * 512
     };
     let error = |bad: bool| if bad { IOERR } else { OK };
@@ -250,7 +250,7 @@ pub fn expected(raw: &Raw, geometry: &Geometry, features: u64) -> u8 {
                 return UNSUPP;
             }
             let ranges = ranges(raw);
-            if raw.out.is_empty() || raw.out.len() % 16 != 0 || ranges.len() > 16 || raw.hole {
+            if raw.out.is_empty() || !raw.out.len().is_multiple_of(16) || ranges.len() > 16 || raw.hole {
                 IOERR
             } else if ranges.iter().any(|(_, _, range)| range & !flags != 0) {
                 UNSUPP

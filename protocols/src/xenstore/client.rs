@@ -163,10 +163,10 @@ impl Client {
 
     /// Undoes what an abandoned request has led to: a transaction that nobody knows of would stay open.
     fn clean_up(&self, kind: Kind, result: Result<Vec<u8>, Error>) {
-        if kind == Kind::TransactionStart {
-            if let Ok(id) = result.and_then(|payload| transaction_id(&payload)) {
-                self.send(Kind::TransactionEnd, id, &[b"F\0"]);
-            }
+        if kind == Kind::TransactionStart
+            && let Ok(id) = result.and_then(|payload| transaction_id(&payload))
+        {
+            self.send(Kind::TransactionEnd, id, &[b"F\0"]);
         }
     }
 

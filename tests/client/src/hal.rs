@@ -165,14 +165,14 @@ impl State {
         // SAFETY: the caller vouches for the buffer, which only this call uses meanwhile.
         let bytes = unsafe { buffer.as_mut() };
         let wanted = direction != BufferDirection::DriverToDevice;
-        if let Some(pool) = &mut self.pool {
-            if let Some(offset) = pool.offset(address) {
-                if wanted {
-                    pool.pages.memory().copy_out(offset, bytes);
-                }
-                pool.free.push((offset / POOL_PART) as u16);
-                return;
+        if let Some(pool) = &mut self.pool
+            && let Some(offset) = pool.offset(address)
+        {
+            if wanted {
+                pool.pages.memory().copy_out(offset, bytes);
             }
+            pool.free.push((offset / POOL_PART) as u16);
+            return;
         }
         let Some(granted) = self.granted.remove(&address) else {
             return;
