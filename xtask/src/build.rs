@@ -49,8 +49,9 @@ pub fn build(root: &Path) -> Result<Paths> {
     .into_iter()
     .chain([
         format!("-Clink-arg=-Wl,-T,{}", root.join("linker.ld").display()),
-        // The image names its sources by their paths in the workspace, wherever that lies.
+        // The image names its sources by their paths in the workspace or the registry, wherever those lie.
         format!("--remap-path-prefix={}/=", root.display()),
+        format!("--remap-path-prefix={}/registry/src/=", cargo_home()?.display()),
     ])
     .collect::<Vec<_>>()
     .join("\x1f");
@@ -87,6 +88,15 @@ pub fn build(root: &Path) -> Result<Paths> {
         client,
         client_symbols,
     })
+}
+
+/// Where cargo keeps what it has downloaded.
+fn cargo_home() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("CARGO_HOME") {
+        return Ok(path.into());
+    }
+    let home = std::env::home_dir().context("there is no home directory")?;
+    Ok(home.join(".cargo"))
 }
 
 /// Copies what the linker made beside a version without symbols; the paths of the latter and of the copy.

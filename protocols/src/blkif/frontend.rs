@@ -21,7 +21,7 @@
 //! others, no new request starts, so that a write of the old client cannot overtake one of the next; and they are not sent
 //! again after a disconnect.
 
-use alloc::collections::{TryReserveError, VecDeque};
+use alloc::collections::{BinaryHeap, TryReserveError, VecDeque};
 use alloc::vec::Vec;
 use core::mem;
 
@@ -306,7 +306,8 @@ impl<T, P: Payload> Frontend<T, P> {
         }
         let mut order = mem::take(&mut self.order);
         order.extend(self.records.iter().map(|(key, record)| (record.sequence, key)));
-        order.sort_unstable();
+        // By a heap: the library's other sorts are large, and this is for once in a while.
+        let mut order = BinaryHeap::from(order).into_sorted_vec();
         self.queue = Turns::new();
         self.zero_queue = Turns::new();
         for (_, key) in order.drain(..) {

@@ -46,9 +46,13 @@ pub struct Ports {
 impl Ports {
     /// Only the forwards, which last.
     pub fn new(own_tcp: Option<u16>, forwards: impl Iterator<Item = ((Protocol, u16), Target)>) -> Self {
+        let mut by_forward = BTreeMap::new();
+        for (port, target) in forwards {
+            by_forward.insert(port, target);
+        }
         Self {
             own_tcp,
-            forwards: forwards.collect(),
+            forwards: by_forward,
             by_host: BTreeMap::new(),
             by_port: BTreeMap::new(),
         }
