@@ -31,10 +31,20 @@ pub struct Report {
 impl Report {
     /// Runs a check, for a bounded time, and tells how it went.
     pub async fn check(&mut self, name: &str, check: impl Future<Output = Outcome>) -> bool {
-        let outcome = time::timeout(LIMIT, check)
+        self.step(name, check).await.is_some()
+    }
+
+    /// Runs a step that the others need, as [`check`](Self::check) runs a check, and gives what it made.
+    pub async fn step<T>(&mut self, name: &str, step: impl Future<Output = Outcome<T>>) -> Option<T> {
+        let outcome = time::timeout(LIMIT, step)
             .await
             .unwrap_or_else(|_| Err("it takes too long".into()));
-        self.add(name, outcome)
+        let (made, outcome) = match outcome {
+            Ok(made) => (Some(made), Ok(())),
+            Err(reason) => (None, Err(reason)),
+        };
+        self.add(name, outcome);
+        made
     }
 
     /// Adds a result; whether it is a good one.

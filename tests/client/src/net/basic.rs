@@ -26,8 +26,10 @@ const QUESTION: &[u8] = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\
 /// Connects, runs all checks, and leaves.
 pub async fn run(report: &mut Report, frontend: &Frontend) -> Outcome {
     let metrics = number("metrics", 9100)? as u16;
-    let device = Rc::new(frontend.connect().await?);
-    report.check("net.connect", async { Ok(()) }).await;
+    let Some(device) = report.step("net.connect", frontend.connect()).await else {
+        return Ok(());
+    };
+    let device = Rc::new(device);
     report.check("net.info", info(&device)).await;
     report.check("net.config", config(&device)).await;
     let mut host = Host::new(&device, false)?;

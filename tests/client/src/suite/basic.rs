@@ -18,8 +18,10 @@ use crate::report::{Outcome, Report};
 
 /// Connects, runs all checks, and leaves.
 pub async fn run(report: &mut Report, frontend: &Frontend) -> Outcome {
-    let device = Rc::new(frontend.connect().await?);
-    report.check("connect", async { Ok(()) }).await;
+    let Some(device) = report.step("connect", frontend.connect()).await else {
+        return Ok(());
+    };
+    let device = Rc::new(device);
     let limits = Limits::read(&device)?;
     log::info!(
         "capacity {} sectors, blocks of {} bytes, requests of up to {} sectors, features {:#x}",
