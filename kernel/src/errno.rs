@@ -7,14 +7,10 @@ use core::fmt;
 pub struct Errno(pub i32);
 
 impl Errno {
-    /// No such entry.
-    pub const NOENT: Self = Self(2);
     /// Out of memory.
     pub const NOMEM: Self = Self(12);
     /// Invalid argument.
     pub const INVAL: Self = Self(22);
-    /// No space left: a limit of the domain is reached.
-    pub const NOSPC: Self = Self(28);
     /// The hypercall or command is not implemented.
     pub const NOSYS: Self = Self(38);
 

@@ -13,7 +13,7 @@ use crate::stats::{Counter, count};
 ///
 /// # Panics
 /// Accessors panic on an offset outside the range and on a misaligned one. Offsets are the caller's own arithmetic; one that comes from
-/// the other side must be checked first (see [`get`](Self::get)). Writing to memory that was mapped read-only is a page fault.
+/// the other side must be checked first. Writing to memory that was mapped read-only is a page fault.
 #[derive(Clone, Copy)]
 pub struct SharedMemory<'a> {
     base: *mut u8,
@@ -63,18 +63,6 @@ impl<'a> SharedMemory<'a> {
     #[inline]
     pub fn address(&self) -> usize {
         self.base as usize
-    }
-
-    /// Part of the range, or `None` if it does not lie inside. The offset must be a multiple of 8.
-    pub fn get(&self, offset: usize, len: usize) -> Option<Self> {
-        if !offset.is_multiple_of(8) || offset.checked_add(len)? > self.len {
-            return None;
-        }
-        Some(Self {
-            base: self.base.wrapping_add(offset),
-            len,
-            lifetime: PhantomData,
-        })
     }
 
     #[inline]
@@ -175,12 +163,9 @@ mod tests {
         assert_eq!(&copy, b"abcd");
         memory.copy_to(60, &memory, 8, 4);
         assert_eq!(memory.read_u8(11), b'd');
-        let part = memory.get(8, 16).unwrap();
-        assert_eq!(part.read_u8(0), b'a');
-        part.zero(0, 16);
+        memory.zero(8, 16);
         assert_eq!(memory.read_u8(11), 0);
-        assert!(memory.get(56, 9).is_none());
-        assert!(memory.get(8, usize::MAX).is_none());
+        assert_eq!(memory.read_u8(60), b'a');
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! What tasks of one virtual CPU wait for each other with.
 
-use alloc::collections::VecDeque;
-use core::cell::{Cell, RefCell};
+use core::cell::Cell;
 use core::future::poll_fn;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
@@ -51,52 +50,6 @@ impl Signal {
     }
 }
 
-/// A counting semaphore: at most so many permits at a time; those who wait get theirs in order.
-pub struct Semaphore {
-    free: Cell<usize>,
-    waiting: RefCell<VecDeque<Waker>>,
-}
-
-impl Semaphore {
-    /// With this many permits.
-    pub const fn new(permits: usize) -> Self {
-        Self {
-            free: Cell::new(permits),
-            waiting: RefCell::new(VecDeque::new()),
-        }
-    }
-
-    /// Waits for a permit, which dropping gives back.
-    pub async fn acquire(&self) -> Permit<'_> {
-        poll_fn(|context| {
-            if let Some(left) = self.free.get().checked_sub(1) {
-                self.free.set(left);
-                return Poll::Ready(Permit(self));
-            }
-            let mut waiting = self.waiting.borrow_mut();
-            if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
-                waiting.push_back(context.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await
-    }
-}
-
-/// A permit of a [`Semaphore`].
-pub struct Permit<'a>(&'a Semaphore);
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        self.0.free.set(self.0.free.get() + 1);
-        // All are woken, since the first may have stopped waiting; they queue again in the order that they run in.
-        let waiting = self.0.waiting.take();
-        for waker in waiting {
-            waker.wake();
-        }
-    }
-}
-
 /// Which of two futures was first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Either<A, B> {
@@ -135,18 +88,6 @@ mod tests {
         signal.set();
         assert_eq!(poll_once(wait.as_mut()), Poll::Ready(()));
         assert!(!signal.take());
-    }
-
-    #[test]
-    fn a_semaphore_bounds() {
-        let semaphore = Semaphore::new(1);
-        let Poll::Ready(permit) = poll_once(pin!(semaphore.acquire())) else {
-            panic!()
-        };
-        let mut second = pin!(semaphore.acquire());
-        assert!(poll_once(second.as_mut()).is_pending());
-        drop(permit);
-        assert!(poll_once(second.as_mut()).is_ready());
     }
 
     #[test]

@@ -132,16 +132,6 @@ impl<M: Model<B>, B: Bus> Device<M, B> {
         device
     }
 
-    /// The bus.
-    pub fn bus(&self) -> &B {
-        &self.bus
-    }
-
-    /// The bus.
-    pub fn bus_mut(&mut self) -> &mut B {
-        &mut self.bus
-    }
-
     /// What kind of device it is.
     pub fn model(&self) -> &M {
         &self.model

@@ -52,6 +52,9 @@ pub struct Mapping {
 impl Mapping {
     /// Maps the pages that domain `domid` grants under these references, in this order; all of them or none. One hypercall for
     /// every 32 pages.
+    ///
+    /// # Errors
+    /// Without references, without memory or addresses, and where Xen refuses: mostly because the domain does not grant such a page.
     pub fn new(domid: u16, references: &[GrantRef], access: Access) -> Result<Self, GrantError> {
         if references.is_empty() {
             return Err(GrantError::BadRange);
@@ -119,30 +122,16 @@ impl Mapping {
     pub fn count(&self) -> usize {
         self.handles.len()
     }
-
-    fn unmap(&mut self, unmapping: &mut Unmapping) {
-        for (i, handle) in self.handles.drain(..).enumerate() {
-            unmapping.push(self.range.page(i) as u64, handle);
-        }
-    }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
         let mut unmapping = Unmapping::new();
-        self.unmap(&mut unmapping);
+        for (i, handle) in self.handles.drain(..).enumerate() {
+            unmapping.push(self.range.page(i) as u64, handle);
+        }
         unmapping.flush();
     }
-}
-
-/// Unmaps many mappings with few hypercalls.
-pub fn unmap_all(mut mappings: Vec<Mapping>) {
-    let mut unmapping = Unmapping::new();
-    for mapping in &mut mappings {
-        mapping.unmap(&mut unmapping);
-    }
-    // The addresses are free for others only after this: when `mappings` is dropped.
-    unmapping.flush();
 }
 
 /// A batch of unmappings.

@@ -18,7 +18,7 @@ use core::fmt;
 pub use copy::{CopyBatch, LocalMemory, Pieces};
 pub use granted::{Granted, InUse};
 pub(crate) use loan::Loan;
-pub use mapping::{Mapping, unmap_all};
+pub use mapping::Mapping;
 pub use table::{Usage, usage};
 
 use crate::errno::Errno;

@@ -1,9 +1,7 @@
 //! A network device of this domain's own.
 
 use alloc::boxed::Box;
-use alloc::format;
 use alloc::rc::Rc;
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
@@ -122,16 +120,6 @@ impl Uplink {
         Self(shared)
     }
 
-    /// The device's name, such as `vif0`.
-    pub fn name(&self) -> String {
-        format!("vif{}", self.0.device)
-    }
-
-    /// The device's number.
-    pub fn devid(&self) -> u32 {
-        self.0.device
-    }
-
     /// Receives frames for all groups from now on.
     pub fn receive_all_groups(&self) {
         if self.0.groups.take().is_some() {
@@ -158,11 +146,6 @@ impl Uplink {
             Poll::Pending
         })
         .await
-    }
-
-    /// The line as it is now.
-    pub fn link(&self) -> Link {
-        self.0.link.get()
     }
 
     /// What it did so far.
