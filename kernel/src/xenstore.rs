@@ -1,5 +1,8 @@
 //! This domain's xenstore client.
 //!
+//! All requests fail with what the daemon says, with [`Error::Invalid`] if the path is not one, and with [`Error::Broken`] once the connection is; what
+//! else makes one fail stands at it.
+//!
 //! Paths that do not start with `/` are relative to the domain's own directory, `/local/domain/<domid>`. The ring's layout is `struct
 //! xenstore_domain_interface` of `xen/include/public/io/xs_wire.h`; the client itself is [`protocols::xenstore`].
 
@@ -8,7 +11,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::str::FromStr;
 
-pub use protocols::xenstore::{Client, Error, Permission, Right, Transaction, Watch};
+pub use protocols::xenstore::{Client, Error, Transaction, Watch};
 
 use crate::cell::CpuCell;
 use crate::event::EventChannel;
@@ -118,16 +121,25 @@ pub fn client() -> Client {
 }
 
 /// The value of a node, as text.
+///
+/// # Errors
+/// [`Error::NoEntry`] if there is no such node, [`Error::Malformed`] if its value is not UTF-8.
 pub async fn read(path: &str) -> Result<String, Error> {
     client().read(path).await
 }
 
-/// The value of a node as what its text stands for, such as a number. [`Error::Malformed`] if it does not.
+/// The value of a node as what its text stands for, such as a number.
+///
+/// # Errors
+/// As for [`read`]; [`Error::Malformed`] also if the text stands for no such thing.
 pub async fn read_parsed<T: FromStr>(path: &str) -> Result<T, Error> {
     read(path).await?.parse().map_err(|_| Error::Malformed)
 }
 
 /// The value of a node as what its text stands for, or `None` if there is no such node.
+///
+/// # Errors
+/// As for [`read_parsed`], but for [`Error::NoEntry`].
 pub async fn read_optional<T: FromStr>(path: &str) -> Result<Option<T>, Error> {
     match read_parsed(path).await {
         Ok(value) => Ok(Some(value)),
@@ -137,6 +149,9 @@ pub async fn read_optional<T: FromStr>(path: &str) -> Result<Option<T>, Error> {
 }
 
 /// Whether there is such a node.
+///
+/// # Errors
+/// [`Error::Denied`] if it is not this domain's to read.
 pub async fn exists(path: &str) -> Result<bool, Error> {
     match read(path).await {
         Ok(_) | Err(Error::Malformed) => Ok(true),
@@ -146,41 +161,49 @@ pub async fn exists(path: &str) -> Result<bool, Error> {
 }
 
 /// Sets the value of a node, and makes it and its parents if need be.
+///
+/// # Errors
+/// [`Error::Denied`] if it is not this domain's to write, [`Error::TooBig`] or [`Error::Quota`] if it is too large or one too many.
 pub async fn write(path: &str, value: impl AsRef<[u8]>) -> Result<(), Error> {
     client().write(path, value).await
 }
 
-/// Removes a node and everything below it. It need not exist, but its parent must.
+/// Removes a node and everything below it. It need not exist.
+///
+/// # Errors
+/// [`Error::NoEntry`] if its parent does not exist, [`Error::Denied`] if it is not this domain's to remove.
 pub async fn remove(path: &str) -> Result<(), Error> {
     client().remove(path).await
 }
 
 /// The names of a node's children.
+///
+/// # Errors
+/// [`Error::NoEntry`] if there is no such node, [`Error::TooBig`] if the list is longer than what is read.
 pub async fn list(path: &str) -> Result<Vec<String>, Error> {
     client().list(path).await
 }
 
-/// The permissions of a node.
-pub async fn permissions(path: &str) -> Result<Vec<Permission>, Error> {
-    client().permissions(path).await
-}
-
-/// Sets the permissions of a node; the first names its owner.
-pub async fn set_permissions(path: &str, permissions: &[Permission]) -> Result<(), Error> {
-    client().set_permissions(path, permissions).await
-}
-
 /// Watches a path and everything below it; see [`Watch::next`].
+///
+/// # Errors
+/// [`Error::Quota`] if this domain has as many watches as it may.
 pub async fn watch(path: &str) -> Result<Watch, Error> {
     client().watch(path).await
 }
 
 /// Runs `body` in a transaction, again if others interfere; see [`Client::transaction`].
+///
+/// # Errors
+/// That of the body, whose changes are discarded then; [`Error::Again`] if others interfere every time.
 pub async fn transaction<T>(body: impl AsyncFnMut(&Transaction) -> Result<T, Error>) -> Result<T, Error> {
     client().transaction(body).await
 }
 
 /// This domain's id.
+///
+/// # Errors
+/// As for [`read_parsed`].
 pub async fn own_domid() -> Result<u16, Error> {
     read_parsed("domid").await
 }

@@ -41,6 +41,9 @@ pub struct BadIndex {
 }
 
 /// How many entries of `entry_bytes` a ring of `bytes` holds: a power of two.
+///
+/// # Panics
+/// If there is no room for the header and one entry.
 pub const fn entries(bytes: usize, entry_bytes: usize) -> u32 {
     let fit = ((bytes - HEADER_BYTES) / entry_bytes) as u32;
     1 << fit.ilog2()
@@ -64,6 +67,9 @@ pub struct FrontRing<M> {
 impl<M: RingMemory> FrontRing<M> {
     /// Initialises a ring in `bytes` of memory, with entries the size of the larger of request and response. The memory
     /// must be zero and not yet known to the back end.
+    ///
+    /// # Panics
+    /// As [`entries`].
     pub fn new(memory: M, bytes: usize, entry_bytes: usize) -> Self {
         memory.store(REQ_PROD, 0);
         memory.store(RSP_PROD, 0);

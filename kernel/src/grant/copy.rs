@@ -38,7 +38,7 @@ struct Operation {
 const _: () = assert!(size_of::<Operation>() == 40);
 
 /// Memory of this domain that the hypervisor copies from or to: it must lie in pages of the domain's own, like everything on the heap
-/// or in [`crate::mm::Pages`], and unlike a mapping.
+/// or in [`crate::mm::Pages`], and unlike a mapping. A [`CopyBatch`] panics when it is given anything else.
 #[derive(Clone, Copy)]
 pub struct LocalMemory<'a> {
     address: usize,
@@ -115,6 +115,12 @@ impl<'a> CopyBatch<'a> {
 
     /// Adds a copy from the pages that domain `domid` grants under `reference` and its successors, from a byte offset in the first of
     /// them, which fills `to`.
+    ///
+    /// # Errors
+    /// If the offset is not one in a page, there are no such references, or no memory. Whether they are granted, [`result`](Self::result) tells.
+    ///
+    /// # Panics
+    /// If `to` cannot be written, or is not memory of the domain's own.
     pub fn read(
         &mut self,
         domid: u16,
@@ -135,6 +141,12 @@ impl<'a> CopyBatch<'a> {
 
     /// Adds a copy of all of `from` to the pages that domain `domid` grants under `reference` and its successors, to a byte offset in the
     /// first of them.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    ///
+    /// # Panics
+    /// If `from` is not memory of the domain's own.
     pub fn write(
         &mut self,
         domid: u16,
@@ -228,7 +240,10 @@ impl<'a> CopyBatch<'a> {
         }
     }
 
-    /// How a copy went; meaningful after [`run`](Self::run). After an error, an unknown part was copied.
+    /// How a copy went; meaningful after [`run`](Self::run).
+    ///
+    /// # Errors
+    /// If Xen refused a piece. An unknown part was copied then.
     pub fn result(&self, pieces: &Pieces) -> Result<(), GrantError> {
         self.operations[pieces.0.clone()]
             .iter()

@@ -25,7 +25,10 @@ pub struct Granted {
 pub struct InUse;
 
 impl Granted {
-    /// Grants pages to domain `domid`. On failure, the pages come back.
+    /// Grants pages to domain `domid`.
+    ///
+    /// # Errors
+    /// If there are not as many consecutive references, or a frame's number does not fit the table. The pages come back.
     pub fn new(domid: u16, pages: Pages, access: Access) -> Result<Self, (GrantError, Pages)> {
         match table::grant(domid, &pages, access) {
             Ok(first) => Ok(Self {
@@ -38,6 +41,9 @@ impl Granted {
     }
 
     /// Takes `count` fresh pages of zeros and grants them.
+    ///
+    /// # Errors
+    /// If there are no such pages, and as for [`new`](Self::new).
     pub fn zeroed(domid: u16, count: usize, access: Access) -> Result<Self, GrantError> {
         Self::new(domid, Pages::new(count)?, access).map_err(|(error, _)| error)
     }
@@ -63,6 +69,9 @@ impl Granted {
     }
 
     /// Takes the access back, and the pages for oneself.
+    ///
+    /// # Errors
+    /// If the other domain still has a page mapped: all of them go into quarantine.
     pub fn end(self) -> Result<Pages, InUse> {
         let mut granted = ManuallyDrop::new(self);
         // SAFETY: `granted` is never used or dropped again.

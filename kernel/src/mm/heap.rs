@@ -14,9 +14,10 @@ use crate::stats::{Counter, count};
 
 /// The heap grows by at least this many pages.
 const GROWTH: usize = 16;
-/// Allocations of this many bytes and more leave so many pages free. What clients can make the domain hold is asked for in large blocks, whose
+/// From how many bytes on an allocation leaves the reserve free. What clients can make the domain hold is asked for in such large blocks, whose
 /// failure is an error for the client; the small ones that everything is made of, whose failure would be the end, still find room then.
 const LARGE: usize = 4096;
+/// How many pages that is.
 pub(super) const RESERVE: usize = 64;
 
 struct GrowingHeap {

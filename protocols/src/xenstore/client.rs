@@ -225,6 +225,9 @@ impl Client {
     }
 
     /// Watches a path and everything below it. The path need not exist.
+    ///
+    /// # Errors
+    /// What the daemon says, such as [`Error::Quota`]; [`Error::Invalid`] if the path is not one, [`Error::Broken`] if the connection is.
     pub async fn watch(&self, path: &str) -> Result<Watch, Error> {
         if !is_path(path) {
             return Err(Error::Invalid);

@@ -29,7 +29,7 @@ pub enum Error {
     Again,
     /// The request does not make sense (`EINVAL`), or its path is not one.
     Invalid,
-    /// Path, value or list are too long (`E2BIG`, `ENOSPC`).
+    /// Path, value or list are too long (`E2BIG`).
     TooBig,
     /// A quota of this domain is used up (`EQUOTA`), or a node is too large (`ENOSPC`).
     Quota,

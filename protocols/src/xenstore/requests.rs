@@ -22,36 +22,51 @@ impl Client {
     }
 
     /// The value of a node, as text.
+    ///
+    /// # Errors
+    /// What the daemon says; [`Error::Invalid`] if the path is not one, [`Error::Malformed`] if the value is not UTF-8, [`Error::Broken`] if the
+    /// connection is.
     pub async fn read(&self, path: &str) -> Result<String, Error> {
         self.plain().read(path).await
     }
 
     /// Sets the value of a node, and makes it and its parents if need be.
+    ///
+    /// # Errors
+    /// What the daemon says; [`Error::Invalid`] if the path is not one, [`Error::TooBig`] if path and value do not fit a message, [`Error::Broken`] if
+    /// the connection is.
     pub async fn write(&self, path: &str, value: impl AsRef<[u8]>) -> Result<(), Error> {
         self.plain().write(path, value).await
     }
 
-    /// Makes a node, if there is none, and its parents.
-    pub async fn make_directory(&self, path: &str) -> Result<(), Error> {
-        self.plain().make_directory(path).await
-    }
-
     /// Removes a node and everything below it. It need not exist, but its parent must.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
     pub async fn remove(&self, path: &str) -> Result<(), Error> {
         self.plain().remove(path).await
     }
 
     /// The names of a node's children.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read); [`Error::TooBig`] if the list is longer than what is read, [`Error::Again`] if it changes all the time.
     pub async fn list(&self, path: &str) -> Result<Vec<String>, Error> {
         self.plain().list(path).await
     }
 
     /// The permissions of a node.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
     pub async fn permissions(&self, path: &str) -> Result<Vec<Permission>, Error> {
         self.plain().permissions(path).await
     }
 
     /// Sets the permissions of a node; the first names its owner.
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
     pub async fn set_permissions(&self, path: &str, permissions: &[Permission]) -> Result<(), Error> {
         self.plain().set_permissions(path, permissions).await
     }
@@ -82,10 +97,6 @@ impl Requests<'_> {
         self.path_request(Kind::Write, path, value.as_ref())
             .await
             .map(drop)
-    }
-
-    pub(super) async fn make_directory(&self, path: &str) -> Result<(), Error> {
-        self.path_request(Kind::MakeDirectory, path, b"").await.map(drop)
     }
 
     pub(super) async fn remove(&self, path: &str) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use core::task::{Poll, Waker};
 use super::client::Client;
 use super::message::Kind;
 use super::requests::Requests;
-use super::{Error, Permission, text};
+use super::{Error, text};
 
 /// Transactions that are open at a time; further ones wait. Daemons allow a domain 10 by default, and some may just be ending.
 pub(super) const TRANSACTIONS: usize = 8;
@@ -17,7 +17,10 @@ const TRANSACTION_TRIES: u32 = 64;
 
 impl Client {
     /// Runs `body` in a transaction and commits it: all its changes happen at once or not at all. When others interfere, it is run again
-    /// from the start. An error of the body discards the changes.
+    /// from the start.
+    ///
+    /// # Errors
+    /// That of the body, whose changes are discarded then; [`Error::Again`] if others interfere every time; what the daemon says to begin or end it.
     pub async fn transaction<T>(
         &self,
         mut body: impl AsyncFnMut(&Transaction) -> Result<T, Error>,
@@ -98,11 +101,6 @@ impl Transaction {
         self.requests().write(path, value).await
     }
 
-    /// As [`Client::make_directory`].
-    pub async fn make_directory(&self, path: &str) -> Result<(), Error> {
-        self.requests().make_directory(path).await
-    }
-
     /// As [`Client::remove`].
     pub async fn remove(&self, path: &str) -> Result<(), Error> {
         self.requests().remove(path).await
@@ -111,11 +109,6 @@ impl Transaction {
     /// As [`Client::list`].
     pub async fn list(&self, path: &str) -> Result<Vec<String>, Error> {
         self.requests().list(path).await
-    }
-
-    /// As [`Client::set_permissions`].
-    pub async fn set_permissions(&self, path: &str, permissions: &[Permission]) -> Result<(), Error> {
-        self.requests().set_permissions(path, permissions).await
     }
 
     async fn commit(&mut self) -> Result<(), Error> {
