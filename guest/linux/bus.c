@@ -92,7 +92,7 @@ static void disconnect(struct vmsg_dev *d)
 	if (d->phase == VMSG_CONNECTED)
 		vmsg_pool_drop(d);
 	vmsg_channel_close(d);
-	/* Nothing starts it again before the channel is opened. */
+	/* Nothing queues it again before the channel is opened. */
 	cancel_delayed_work_sync(&d->drain);
 
 	if (d->phase != VMSG_IDLE) {
@@ -234,6 +234,8 @@ static int add_vdev(struct vmsg_dev *d)
 	d->vdev = vdev;
 	err = register_virtio_device(vdev);
 	if (err) {
+		/* As in disconnect(), which comes too late for this device. */
+		vmsg_channel_close(d);
 		cancel_delayed_work_sync(&d->drain);
 		d->vdev = NULL;
 		put_device(&vdev->dev);

@@ -22,22 +22,28 @@ bool vmsg_channel_is_open(struct vmsg_dev *d)
 	return READ_ONCE(d->channel.open);
 }
 
-/* Ends all requests, now and later. True if the channel was open. */
-bool vmsg_channel_close(struct vmsg_dev *d)
+/* With the lock held. True if the channel was open. */
+static bool close_locked(struct vmsg_channel *ch)
 {
-	struct vmsg_channel *ch = &d->channel;
-	unsigned long flags;
-	bool was_open;
+	bool was_open = ch->open;
 
-	spin_lock_irqsave(&ch->lock, flags);
-	was_open = ch->open;
 	WRITE_ONCE(ch->open, false);
 	if (ch->waiting) {
 		ch->waiting = false;
 		complete(&ch->done);
 	}
-	spin_unlock_irqrestore(&ch->lock, flags);
 	return was_open;
+}
+
+/* Ends all requests, now and later. The channel cannot fail any more, and what a failure queued is queued. */
+void vmsg_channel_close(struct vmsg_dev *d)
+{
+	struct vmsg_channel *ch = &d->channel;
+	unsigned long flags;
+
+	spin_lock_irqsave(&ch->lock, flags);
+	close_locked(ch);
+	spin_unlock_irqrestore(&ch->lock, flags);
 }
 
 /*
@@ -46,10 +52,19 @@ bool vmsg_channel_close(struct vmsg_dev *d)
  */
 void vmsg_channel_fail(struct vmsg_dev *d, const char *why)
 {
-	if (vmsg_channel_close(d)) {
-		dev_err(&d->xdev->dev, "%s; the device is given up\n", why);
+	struct vmsg_channel *ch = &d->channel;
+	unsigned long flags;
+	bool failed;
+
+	spin_lock_irqsave(&ch->lock, flags);
+	failed = close_locked(ch);
+	/* Not after the lock: whoever closes the channel then cancels the work that this queues. */
+	if (failed)
 		vmsg_channel_failed(d);
-	}
+	spin_unlock_irqrestore(&ch->lock, flags);
+
+	if (failed)
+		dev_err(&d->xdev->dev, "%s; the device is given up\n", why);
 }
 
 /* Names the virtio device that is told of configuration changes, NULL for none. */

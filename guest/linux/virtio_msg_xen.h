@@ -124,7 +124,7 @@ void vmsg_channel_failed(struct vmsg_dev *d);
 void vmsg_channel_init(struct vmsg_dev *d);
 int vmsg_channel_setup(struct vmsg_dev *d);
 void vmsg_channel_open(struct vmsg_dev *d);
-bool vmsg_channel_close(struct vmsg_dev *d);
+void vmsg_channel_close(struct vmsg_dev *d);
 void vmsg_channel_destroy(struct vmsg_dev *d);
 bool vmsg_channel_is_open(struct vmsg_dev *d);
 void vmsg_channel_fail(struct vmsg_dev *d, const char *why);
