@@ -17,6 +17,7 @@
 #include <linux/slab.h>
 #include <xen/xen.h>
 
+#include "compat.h"
 #include "virtio_msg_xen.h"
 
 /* How long a back end may take to answer the front end's first state, or to close. */
@@ -426,6 +427,12 @@ static void vmsg_remove(struct xenbus_device *xdev)
 	kfree(d);
 }
 
+static int __maybe_unused vmsg_remove_int(struct xenbus_device *xdev)
+{
+	vmsg_remove(xdev);
+	return 0;
+}
+
 static const struct xenbus_device_id vmsg_ids[] = {
 	{ "virtio_disk" },
 	{ "virtio" },
@@ -437,7 +444,7 @@ static struct xenbus_driver vmsg_driver = {
 	.ids			= vmsg_ids,
 	.allow_rebind		= true,
 	.probe			= vmsg_probe,
-	.remove			= vmsg_remove,
+	.remove			= VMSG_REMOVE(vmsg_remove),
 	.otherend_changed	= vmsg_otherend_changed,
 };
 

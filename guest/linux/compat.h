@@ -5,6 +5,7 @@
 
 #include <linux/version.h>
 #include <linux/virtio_config.h>
+#include <xen/xenbus.h>
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
 #error "virtio_msg_xen needs Linux 6.1 or newer"
@@ -19,6 +20,15 @@ struct virtqueue_info {
 	bool ctx;
 };
 #endif
+
+/*
+ * 6.2 made xenbus_driver.remove return nothing, and so did an update of 6.1 later: the type tells, not the version.
+ * VMSG_REMOVE(f) is f, or f_int that returns 0.
+ */
+#define VMSG_REMOVE(f)							\
+	_Generic(((struct xenbus_driver *)NULL)->remove,		\
+		 void (*)(struct xenbus_device *): f,			\
+		 int (*)(struct xenbus_device *): f##_int)
 
 /* 6.4 */
 #ifndef VIRTIO_F_NOTIFICATION_DATA
