@@ -9,6 +9,7 @@
  * queues that are broken from the start. So a driver can always be bound,
  * unbound and resumed; its requests fail with I/O errors.
  */
+#include <linux/cpumask.h>
 #include <linux/interrupt.h>
 #include <linux/irq.h>
 #include <linux/log2.h>
@@ -43,6 +44,7 @@ struct vmsg_vq {
 	evtchn_port_t	port;
 	int		irq;	/* 0: the queue has no event channel */
 	u16		used_seen;	/* the used index at the last interrupt */
+	cpumask_var_t	affinity;	/* what the driver asked for, empty for nothing */
 	char		name[48];
 };
 
@@ -341,6 +343,8 @@ static int open_event_channel(struct vmsg_vdev *v, struct virtqueue *vq)
 		return err;
 	}
 	info->irq = err;
+	if (!cpumask_empty(info->affinity))
+		irq_set_affinity_hint(info->irq, info->affinity);
 
 	request.index = cpu_to_le32(vq->index);
 	request.port = cpu_to_le32(info->port);
@@ -390,13 +394,30 @@ static int start_vq(struct vmsg_vdev *v, struct virtqueue *vq)
 	return err;
 }
 
+static struct vmsg_vq *alloc_vq_info(void)
+{
+	struct vmsg_vq *info = kzalloc(sizeof(*info), GFP_KERNEL);
+
+	if (info && !zalloc_cpumask_var(&info->affinity, GFP_KERNEL)) {
+		kfree(info);
+		return NULL;
+	}
+	return info;
+}
+
+static void free_vq_info(struct vmsg_vq *info)
+{
+	free_cpumask_var(info->affinity);
+	kfree(info);
+}
+
 static void del_vq(struct virtqueue *vq)
 {
 	struct vmsg_vq *info = vq->priv;
 
 	close_event_channel(vq);
 	vring_del_virtqueue(vq);
-	kfree(info);
+	free_vq_info(info);
 }
 
 static void vmsg_del_vqs(struct virtio_device *vdev)
@@ -430,13 +451,13 @@ static struct virtqueue *add_vq(struct virtio_device *vdev, unsigned int index,
 			size = rounddown_pow_of_two(size);
 	}
 
-	info = kzalloc(sizeof(*info), GFP_KERNEL);
+	info = alloc_vq_info();
 	if (!info)
 		return ERR_PTR(-ENOMEM);
 	vq = vring_create_virtqueue(index, size, VMSG_GRANT_PAGE, vdev, true, true, wanted->ctx,
 				    vmsg_notify, wanted->callback, wanted->name);
 	if (!vq) {
-		kfree(info);
+		free_vq_info(info);
 		return ERR_PTR(-ENOMEM);
 	}
 	vq->num_max = size;
@@ -550,13 +571,19 @@ static int vmsg_enable_vq_after_reset(struct virtqueue *vq)
 	return err;
 }
 
+/* The interrupt keeps the mask by reference, and the driver's is only good for the call. */
 static int vmsg_set_vq_affinity(struct virtqueue *vq, const struct cpumask *mask)
 {
 	struct vmsg_vq *info = vq->priv;
 
+	if (mask)
+		cpumask_copy(info->affinity, mask);
+	else
+		cpumask_clear(info->affinity);
+	/* Otherwise the queue has its next interrupt put there. */
 	if (!info->irq)
-		return -EINVAL;
-	return irq_set_affinity_hint(info->irq, mask);
+		return 0;
+	return irq_set_affinity_hint(info->irq, mask ? info->affinity : NULL);
 }
 
 static const char *vmsg_bus_name(struct virtio_device *vdev)
