@@ -178,7 +178,7 @@ static void set_status(struct vmsg_vdev *v, u8 status)
 	__le32 request = cpu_to_le32(status);
 	__le32 response;
 
-	v->status = status;
+	WRITE_ONCE(v->status, status);
 	if (!alive(v))
 		return;
 	if (vmsg_request(v->d, VMSG_SET_DEVICE_STATUS, &request, sizeof(request),
@@ -187,7 +187,7 @@ static void set_status(struct vmsg_vdev *v, u8 status)
 		return;
 	}
 	if (status)
-		v->status &= le32_to_cpu(response);
+		WRITE_ONCE(v->status, status & le32_to_cpu(response));
 	else if (response)
 		refused(v, "the device does not reset");
 }
@@ -303,9 +303,14 @@ static bool has_progressed(struct virtqueue *vq)
  */
 static irqreturn_t queue_interrupt(int irq, void *data)
 {
-	bool wanted = has_progressed(data);
+	struct virtqueue *vq = data;
+	bool wanted = false;
 
-	wanted |= vring_interrupt(irq, data) == IRQ_HANDLED;
+	/* The driver expects callbacks only between DRIVER_OK and the reset. */
+	if (READ_ONCE(to_vmsg_vdev(vq->vdev)->status) & VIRTIO_CONFIG_S_DRIVER_OK) {
+		wanted = has_progressed(vq);
+		wanted |= vring_interrupt(irq, vq) == IRQ_HANDLED;
+	}
 	xen_irq_lateeoi(irq, wanted ? 0 : XEN_EOI_FLAG_SPURIOUS);
 	return IRQ_HANDLED;
 }
