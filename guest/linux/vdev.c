@@ -17,6 +17,7 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/virtio_config.h>
+#include <linux/virtio_ids.h>
 #include <linux/virtio_ring.h>
 #include <xen/events.h>
 
@@ -619,13 +620,28 @@ static void vmsg_vdev_release(struct device *dev)
 	kfree(to_vmsg_vdev(dev_to_virtio(dev)));
 }
 
+/*
+ * The only virtio device type that a xenbus device may carry (section 1). The
+ * guest's configuration grants a disk or a network card; other types would give
+ * the back end other drivers, such as one that hands over memory.
+ */
+static u32 expected_type(struct vmsg_dev *d)
+{
+	return strcmp(d->xdev->devicetype, "virtio_disk") ? VIRTIO_ID_NET : VIRTIO_ID_BLOCK;
+}
+
 static int get_device_info(struct vmsg_dev *d, struct vmsg_device_info *info)
 {
 	int err = vmsg_request(d, VMSG_GET_DEVICE_INFO, NULL, 0, info, sizeof(*info));
 
 	if (err)
 		return err;
-	if (!info->device_id || le32_to_cpu(info->config_size) > MAX_CONFIG_SIZE)
+	if (le32_to_cpu(info->device_id) != expected_type(d)) {
+		dev_err(&d->xdev->dev, "virtio device of the unexpected type %u\n",
+			le32_to_cpu(info->device_id));
+		return -EINVAL;
+	}
+	if (le32_to_cpu(info->config_size) > MAX_CONFIG_SIZE)
 		return -EINVAL;
 	return 0;
 }
@@ -668,8 +684,7 @@ int vmsg_vdev_check(struct vmsg_dev *d, struct virtio_device *vdev)
 	err = get_device_info(d, &info);
 	if (err)
 		return err;
-	if (le32_to_cpu(info.device_id) != vdev->id.device ||
-	    le32_to_cpu(info.config_size) < v->config_size)
+	if (le32_to_cpu(info.config_size) < v->config_size)
 		return -ENODEV;
 	v->max_vqs = le32_to_cpu(info.max_virtqueues);
 	return 0;
