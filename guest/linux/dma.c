@@ -224,6 +224,16 @@ void vmsg_dma_attach(struct vmsg_dev *d)
 	set_dma_ops(dev, &vmsg_dma_ops);
 }
 
+/*
+ * A kernel with CONFIG_XEN_VIRTIO takes each virtio device of a PV guest for one of
+ * domain 0's, and puts its own DMA operations in place of these when the features
+ * are agreed on. That is before the first buffer: queues come after it.
+ */
+void vmsg_dma_claim(struct vmsg_dev *d)
+{
+	set_dma_ops(&d->xdev->dev, &vmsg_dma_ops);
+}
+
 void vmsg_dma_detach(struct vmsg_dev *d)
 {
 	struct device *dev = &d->xdev->dev;

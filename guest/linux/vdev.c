@@ -489,6 +489,7 @@ static int vmsg_find_vqs(struct virtio_device *vdev, unsigned int nvqs, struct v
 	unsigned int i, index = 0;
 	int err;
 
+	vmsg_dma_claim(to_vmsg_vdev(vdev)->d);
 	WRITE_ONCE(to_vmsg_vdev(vdev)->had_queues, true);
 	for (i = 0; i < nvqs; i++) {
 		if (!wanted[i].name) {

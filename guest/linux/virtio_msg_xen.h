@@ -140,6 +140,7 @@ void vmsg_vdev_config_event(struct virtio_device *vdev, u32 status);
 
 /* dma.c */
 void vmsg_dma_attach(struct vmsg_dev *d);
+void vmsg_dma_claim(struct vmsg_dev *d);
 void vmsg_dma_detach(struct vmsg_dev *d);
 
 /* grants.c */
