@@ -276,6 +276,8 @@ static bool vmsg_notify(struct virtqueue *vq)
 {
 	struct vmsg_vq *info = vq->priv;
 
+	if (unlikely(!info->irq))
+		return false;
 	notify_remote_via_evtchn(info->port);
 	return true;
 }
@@ -555,9 +557,15 @@ static int vmsg_disable_vq_and_reset(struct virtqueue *vq)
 {
 	struct vmsg_vdev *v = to_vmsg_vdev(vq->vdev);
 	__le32 request = cpu_to_le32(vq->index);
+	u32 max_size, cur_size;
 	int err;
 
 	err = vmsg_request(v->d, VMSG_RESET_VQUEUE, &request, sizeof(request), NULL, 0);
+	if (!err)
+		err = get_vqueue(v, vq->index, &max_size, &cur_size);
+	/* The answer to RESET_VQUEUE is empty, and so is that to a request that is not known. */
+	if (!err && cur_size)
+		err = -EIO;
 	if (err)
 		return err;
 	/* The back end has closed its end (section 4); also ends callbacks. */
@@ -573,7 +581,10 @@ static int vmsg_enable_vq_after_reset(struct virtqueue *vq)
 	if (!vq->reset)
 		return -EBUSY;
 	err = start_vq(to_vmsg_vdev(vq->vdev), vq);
-	if (!err)
+	if (err)
+		/* Drivers go on using the queue all the same. */
+		__virtqueue_break(vq);
+	else
 		vq->reset = false;
 	return err;
 }
