@@ -12,10 +12,16 @@
 
 #include "virtio_msg_xen.h"
 
-/* A stock holds at most so many references, but at least one run. */
+/* How many runs a stock has room for. */
 static unsigned int stock_limit(unsigned int order)
 {
-	return max(VMSG_STOCK >> order, 1);
+	return VMSG_STOCK >> order;
+}
+
+/* The stocks lie one after the other: each has half as many runs as the one before. */
+static grant_ref_t *stock(struct vmsg_grants *grants, unsigned int order)
+{
+	return &grants->first[2 * (VMSG_STOCK - stock_limit(order))];
 }
 
 void vmsg_grants_init(struct vmsg_grants *grants)
@@ -30,10 +36,11 @@ void vmsg_grants_drain(struct vmsg_grants *grants)
 
 	spin_lock_irqsave(&grants->lock, flags);
 	for (order = 0; order <= VMSG_MAX_ORDER; order++) {
-		struct vmsg_stock *stock = &grants->stock[order];
+		const grant_ref_t *first = stock(grants, order);
+		unsigned int *count = &grants->count[order];
 
-		while (stock->count)
-			gnttab_free_grant_reference_seq(stock->first[--stock->count], 1U << order);
+		while (*count)
+			gnttab_free_grant_reference_seq(first[--*count], 1U << order);
 	}
 	spin_unlock_irqrestore(&grants->lock, flags);
 }
@@ -41,14 +48,14 @@ void vmsg_grants_drain(struct vmsg_grants *grants)
 /* Takes 2^order consecutive references that grant nothing yet. */
 int vmsg_grants_take(struct vmsg_grants *grants, unsigned int order, grant_ref_t *first)
 {
-	struct vmsg_stock *stock = &grants->stock[order];
+	unsigned int *count = &grants->count[order];
 	unsigned long flags;
 	bool found = false;
 	int err;
 
 	spin_lock_irqsave(&grants->lock, flags);
-	if (stock->count) {
-		*first = stock->first[--stock->count];
+	if (*count) {
+		*first = stock(grants, order)[--*count];
 		found = true;
 	}
 	spin_unlock_irqrestore(&grants->lock, flags);
@@ -67,13 +74,13 @@ int vmsg_grants_take(struct vmsg_grants *grants, unsigned int order, grant_ref_t
 /* Returns references that grant nothing any more. */
 void vmsg_grants_give(struct vmsg_grants *grants, unsigned int order, grant_ref_t first)
 {
-	struct vmsg_stock *stock = &grants->stock[order];
+	unsigned int *count = &grants->count[order];
 	unsigned long flags;
 	bool kept = false;
 
 	spin_lock_irqsave(&grants->lock, flags);
-	if (stock->count < stock_limit(order)) {
-		stock->first[stock->count++] = first;
+	if (*count < stock_limit(order)) {
+		stock(grants, order)[(*count)++] = first;
 		kept = true;
 	}
 	spin_unlock_irqrestore(&grants->lock, flags);

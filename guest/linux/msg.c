@@ -139,7 +139,7 @@ static irqreturn_t message_interrupt(int irq, void *data)
 		goto out;
 
 	/* Before the slots are read; pairs with the back end's release of the index. */
-	prod = virt_load_acquire(&page->device_prod);
+	prod = le32_to_cpu(virt_load_acquire(&page->device_prod));
 	count = prod - ch->driver_cons;
 	if (count > VMSG_SLOTS) {
 		vmsg_channel_fail(d, "the back end overran its message ring");
@@ -169,7 +169,7 @@ static irqreturn_t message_interrupt(int irq, void *data)
 		}
 	}
 	/* After the slots were read: the back end may write them again. */
-	virt_store_release(&page->driver_cons, ch->driver_cons);
+	virt_store_release(&page->driver_cons, cpu_to_le32(ch->driver_cons));
 	if (count == VMSG_SLOTS)
 		notify_remote_via_evtchn(ch->port);
 out:
@@ -227,7 +227,7 @@ int vmsg_request(struct vmsg_dev *d, u8 id, const void *request, size_t request_
 	spin_unlock_irq(&ch->lock);
 
 	/* After the slot was written; pairs with the back end's acquiring load. */
-	virt_store_release(&ch->page->driver_prod, ch->driver_prod);
+	virt_store_release(&ch->page->driver_prod, cpu_to_le32(ch->driver_prod));
 	notify_remote_via_evtchn(ch->port);
 
 	wait_for_completion_timeout(&ch->done, answer_timeout(id, request));

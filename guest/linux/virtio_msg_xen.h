@@ -38,17 +38,14 @@ static_assert(sizeof(dma_addr_t) == 8);
 
 #define VMSG_MAX_POOL_PAGES	256U
 
-/* grants.c: free runs of 2^order consecutive references. */
+/* grants.c: free runs of 2^order consecutive references, VMSG_STOCK references of each order. */
 #define VMSG_STOCK		256
-
-struct vmsg_stock {
-	unsigned int	count;
-	grant_ref_t	first[VMSG_STOCK];
-};
+static_assert(VMSG_STOCK >> VMSG_MAX_ORDER);
 
 struct vmsg_grants {
-	spinlock_t		lock;	/* protects what follows */
-	struct vmsg_stock	stock[VMSG_MAX_ORDER + 1];
+	spinlock_t	lock;		/* protects what follows */
+	unsigned int	count[VMSG_MAX_ORDER + 1];
+	grant_ref_t	first[2 * VMSG_STOCK];
 };
 
 /* pool.c: see there. */

@@ -71,12 +71,11 @@ struct vmsg_get_config {
 	__le32	length;
 };
 
-/* Both the response to GET_CONFIG and SET_CONFIG in both directions. */
+/* Both the response to GET_CONFIG and SET_CONFIG in both directions; @length bytes follow. */
 struct vmsg_config {
 	__le32	generation;
 	__le32	offset;
 	__le32	length;
-	u8	data[];
 };
 
 #define VMSG_CONFIG_CHUNK	(VMSG_MAX_PAYLOAD - sizeof(struct vmsg_config))
@@ -139,12 +138,12 @@ union vmsg_message {
 
 struct vmsg_page {
 	/* Written by the front end. */
-	u32	driver_prod;
-	u32	driver_cons;
+	__le32	driver_prod;
+	__le32	driver_cons;
 	u8	reserved0[0x38];
 	/* Written by the back end. */
-	u32	device_prod;
-	u32	device_cons;
+	__le32	device_prod;
+	__le32	device_cons;
 	u8	reserved1[0x3b8];
 	union vmsg_message driver_ring[VMSG_SLOTS];
 	union vmsg_message device_ring[VMSG_SLOTS];
