@@ -31,8 +31,9 @@ pub trait Bus: 'static {
     /// The driver's memory, for a queue that starts.
     fn memory(&self) -> Self::Memory;
 
-    /// The doorbell of a queue that the driver is setting up, or `None` if the driver has not yet given the
-    /// bus what it needs; then the queue is not set up. It is asked for once per set-up.
+    /// Takes the doorbell of a queue, or `None` if the driver has not given the bus what it needs since the
+    /// last time: without one, a queue is not set up. It is also taken, to end with the queue, when a queue is
+    /// reset.
     fn doorbell(&mut self, queue: u16) -> Option<Self::Doorbell>;
 
     /// Runs a task until it ends. Tasks end by themselves when their queue is reset or the device is dropped.

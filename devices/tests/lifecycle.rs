@@ -166,6 +166,28 @@ fn queues_are_checked() {
     assert_eq!(machine.bells[0].open.get(), 0);
 }
 
+#[test]
+fn a_doorbell_that_no_queue_took_ends_with_the_reset() {
+    for whole in [true, false] {
+        let mut machine = machine();
+        let features = MINIMUM | RING_RESET;
+        assert!(machine.negotiate(features));
+        machine.bells[0].once.set(true);
+        if whole {
+            machine.set_status(0);
+            assert!(machine.negotiate(features));
+        } else {
+            machine.reset_queue(0);
+        }
+        assert!(machine.set_queue(0, 8, features).is_none());
+        assert_eq!(
+            machine.faults.pop(),
+            Some(Fault::Refused(0, SetQueueError::NoDoorbell))
+        );
+        assert_eq!(machine.bells[0].open.get(), 0);
+    }
+}
+
 /// Puts a request to read 4 KiB in the ring.
 fn read(machine: &mut Machine, driver: &mut support::driver::Driver) {
     machine.guest.write(ARENA, &[0; 16]);

@@ -228,8 +228,9 @@ impl<M: Model<B>, B: Bus> Device<M, B> {
         for live in ended {
             poll_fn(|context| live.poll_quiesce(context)).await;
         }
-        for queue in &mut self.queues {
+        for (index, queue) in (0..).zip(&mut self.queues) {
             queue.config = QueueConfig::default();
+            drop(self.bus.doorbell(index));
         }
         self.shared.status.set(Status::empty());
         self.shared.event.set(false);

@@ -83,7 +83,10 @@ impl<M: Model<B>, B: Bus> Device<M, B> {
         if self.accepted & features::RING_RESET == 0 {
             return;
         }
-        let Some(queue) = self.queues.get_mut(queue as usize) else {
+        let Ok(index) = u16::try_from(queue) else {
+            return;
+        };
+        let Some(queue) = self.queues.get_mut(usize::from(index)) else {
             return;
         };
         if let Some(live) = queue.live.take() {
@@ -91,6 +94,7 @@ impl<M: Model<B>, B: Bus> Device<M, B> {
             poll_fn(|context| live.poll_quiesce(context)).await;
         }
         queue.config = QueueConfig::default();
+        drop(self.bus.doorbell(index));
     }
 
     /// Starts the task of a queue, if it is set up.

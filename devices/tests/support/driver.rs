@@ -24,6 +24,8 @@ pub struct Bell {
     pub open: Cell<usize>,
     /// None is to be had.
     pub refuse: Cell<bool>,
+    /// None is to be had after the next one.
+    pub once: Cell<bool>,
 }
 
 impl Bell {

@@ -47,7 +47,8 @@ impl Bus for TestBus {
 
     fn doorbell(&mut self, queue: u16) -> Option<BellHandle> {
         let bell = &self.bells[usize::from(queue)];
-        (!bell.refuse.get()).then(|| BellHandle::new(bell.clone()))
+        let refuse = bell.refuse.replace(bell.refuse.get() || bell.once.get());
+        (!refuse).then(|| BellHandle::new(bell.clone()))
     }
 
     fn spawn(&mut self, task: impl Future<Output = ()> + 'static) {
