@@ -24,6 +24,8 @@
 #define PATIENCE	(5 * HZ)
 #define CLOSE_TIMEOUT	(10 * HZ)
 #define CLOSE_POLL_MS	5
+/* When to look again at a state that could not be read. */
+#define RETRY		HZ
 /* How long requests in flight may still complete when the channel has failed. */
 #define DRAIN_TIME	(2 * HZ)
 
@@ -54,15 +56,31 @@ static void drained(struct work_struct *work)
 		vmsg_vdev_break(d->vdev);
 }
 
-static bool is_gone(enum xenbus_state state)
+/*
+ * The back end's state, Closed if it has none any more. Unknown: there is one, but
+ * it cannot be read for the moment, or is no number. xenbus does not tell that from
+ * a node that is not there.
+ */
+static enum xenbus_state backend_state(struct vmsg_dev *d)
 {
-	/* Unknown: there is no such node any more. */
-	return state == XenbusStateClosed || state == XenbusStateUnknown;
+	enum xenbus_state state = xenbus_read_driver_state(d->xdev->otherend);
+	char *node;
+
+	if (state != XenbusStateUnknown)
+		return state;
+
+	node = xenbus_read(XBT_NIL, d->xdev->otherend, "state", NULL);
+	/* What was removed from a directory that one may not see is denied. */
+	if (node == ERR_PTR(-ENOENT) || node == ERR_PTR(-EACCES))
+		return XenbusStateClosed;
+	if (!IS_ERR(node))
+		kfree(node);
+	return XenbusStateUnknown;
 }
 
 static bool is_leaving(enum xenbus_state state)
 {
-	return state == XenbusStateClosing || is_gone(state);
+	return state == XenbusStateClosing || state == XenbusStateClosed;
 }
 
 static bool is_unplugged(struct vmsg_dev *d)
@@ -78,7 +96,7 @@ static void wait_until_closed(struct vmsg_dev *d)
 {
 	unsigned long end = jiffies + CLOSE_TIMEOUT;
 
-	while (!is_gone(xenbus_read_driver_state(d->xdev->otherend))) {
+	while (backend_state(d) != XenbusStateClosed) {
 		if (time_after(jiffies, end)) {
 			dev_warn(&d->xdev->dev, "the back end does not close\n");
 			return;
@@ -301,6 +319,9 @@ static void step(struct vmsg_dev *d, enum xenbus_state backend)
 			leave(d);
 		break;
 	case VMSG_CONNECTED:
+		/* Requests in flight are lost, so nobody may wait for them. */
+		if (backend == XenbusStateClosed)
+			vmsg_channel_fail(d, "the back end has closed");
 		if (!vmsg_channel_is_open(d))
 			retire(d);
 		else if (is_leaving(backend))
@@ -312,10 +333,15 @@ static void step(struct vmsg_dev *d, enum xenbus_state backend)
 static void lifecycle(struct work_struct *work)
 {
 	struct vmsg_dev *d = container_of(to_delayed_work(work), struct vmsg_dev, work);
+	enum xenbus_state backend;
 
 	mutex_lock(&d->lock);
-	if (!d->suspended)
-		step(d, xenbus_read_driver_state(d->xdev->otherend));
+	if (!d->suspended) {
+		backend = backend_state(d);
+		step(d, backend);
+		if (backend == XenbusStateUnknown)
+			queue_delayed_work(system_long_wq, &d->work, RETRY);
+	}
 	mutex_unlock(&d->lock);
 }
 
@@ -323,8 +349,10 @@ static void vmsg_otherend_changed(struct xenbus_device *xdev, enum xenbus_state 
 {
 	struct vmsg_dev *d = dev_get_drvdata(&xdev->dev);
 
+	if (state == XenbusStateUnknown)
+		state = backend_state(d);
 	/* Whoever waits for an answer now would wait in vain. */
-	if (is_gone(state))
+	if (state == XenbusStateClosed)
 		vmsg_channel_fail(d, "the back end has closed");
 	kick_lifecycle(d);
 }
