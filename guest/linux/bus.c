@@ -7,13 +7,14 @@
  * state that the back end is in and does the next step; it is kicked by
  * xenstore, and by the channel when that fails. The steps may take long: they
  * register and unregister disks. xenbus' own thread, which serves all devices,
- * does not wait for them.
+ * does not wait for them, except when the guest resumes.
  */
 #include <linux/delay.h>
 #include <linux/err.h>
 #include <linux/module.h>
 #include <linux/pm.h>
 #include <linux/pm_domain.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <xen/xen.h>
 
@@ -23,7 +24,7 @@
 /* How long a back end may take to answer the front end's first state, or to close. */
 #define PATIENCE	(5 * HZ)
 #define CLOSE_TIMEOUT	(10 * HZ)
-#define CLOSE_POLL_MS	5
+#define POLL_MS		5
 /* When to look again at a state that could not be read. */
 #define RETRY		HZ
 /* How long requests in flight may still complete when the channel has failed. */
@@ -101,7 +102,7 @@ static void wait_until_closed(struct vmsg_dev *d)
 			dev_warn(&d->xdev->dev, "the back end does not close\n");
 			return;
 		}
-		msleep(CLOSE_POLL_MS);
+		msleep(POLL_MS);
 	}
 }
 
@@ -125,10 +126,30 @@ static void disconnect(struct vmsg_dev *d)
 }
 
 #ifdef CONFIG_PM_SLEEP
-static int thaw_vdev(struct vmsg_dev *d)
+static int freeze_vdev(struct vmsg_dev *d)
 {
-	int err = virtio_device_restore(d->vdev);
+	struct device *dev = &d->vdev->dev;
+	int err;
 
+	vmsg_channel_listen(d, NULL);
+	device_lock(dev);
+	err = virtio_device_freeze(d->vdev);
+	d->frozen = !err;
+	device_unlock(dev);
+	if (err)
+		vmsg_channel_listen(d, d->vdev);
+	return err;
+}
+
+/* With the virtio device's lock held. */
+static int thaw_locked(struct vmsg_dev *d)
+{
+	int err;
+
+	if (!d->frozen)
+		return 0;
+	d->frozen = false;
+	err = virtio_device_restore(d->vdev);
 	if (err) {
 		/*
 		 * A driver that was not restored can be neither used nor
@@ -137,33 +158,68 @@ static int thaw_vdev(struct vmsg_dev *d)
 		vmsg_channel_fail(d, "the device cannot be restored");
 		virtio_device_restore(d->vdev);
 	}
-	d->frozen = false;
 	return err;
 }
 #else
-static int thaw_vdev(struct vmsg_dev *d)
+static int thaw_locked(struct vmsg_dev *d)
 {
 	return 0;
 }
 #endif
+
+static int thaw_vdev(struct vmsg_dev *d)
+{
+	struct device *dev = &d->vdev->dev;
+	bool was_frozen;
+	int err;
+
+	device_lock(dev);
+	was_frozen = d->frozen;
+	err = thaw_locked(d);
+	device_unlock(dev);
+
+	/* A driver that was bound meanwhile found a device without a back end. */
+	if (!was_frozen && dev->driver && device_reprobe(dev))
+		dev_warn(dev, "the driver cannot be bound again\n");
+	return err;
+}
+
+/*
+ * A back end that takes long to come back leaves the device frozen meanwhile. A
+ * driver that is unbound then is restored first, without a back end; one that is
+ * bound then is not to be restored later. With the device's lock held.
+ */
+static int vmsg_binding_changes(struct notifier_block *nb, unsigned long action, void *dev)
+{
+	struct vmsg_dev *d = container_of(nb, struct vmsg_dev, binding);
+
+	if (dev != &d->vdev->dev)
+		return NOTIFY_DONE;
+	if (action == BUS_NOTIFY_UNBIND_DRIVER)
+		thaw_locked(d);
+	else if (action == BUS_NOTIFY_BIND_DRIVER)
+		d->frozen = false;
+	return NOTIFY_OK;
+}
 
 static void leave(struct vmsg_dev *d)
 {
 	struct virtio_device *vdev = d->vdev;
 
 	if (vdev) {
-		if (d->frozen)
-			thaw_vdev(d);
 		vmsg_channel_listen(d, NULL);
 		get_device(&vdev->dev);
 		unregister_virtio_device(vdev);
+		bus_unregister_notifier(vdev->dev.bus, &d->binding);
 	}
 	disconnect(d);
 	if (vdev) {
+		d->frozen = false;
 		d->vdev = NULL;
 		put_device(&vdev->dev);
 	}
 	xenbus_switch_state(d->xdev, XenbusStateClosed);
+	d->leaving = false;
 }
 
 /* The first step, also after a suspend and after another driver. */
@@ -239,7 +295,7 @@ static void offer(struct vmsg_dev *d)
 	return;
 
 fail:
-	leave(d);
+	d->leaving = true;
 }
 
 static int add_vdev(struct vmsg_dev *d)
@@ -258,8 +314,10 @@ static int add_vdev(struct vmsg_dev *d)
 		cancel_delayed_work_sync(&d->drain);
 		d->vdev = NULL;
 		put_device(&vdev->dev);
+		return err;
 	}
-	return err;
+	bus_register_notifier(vdev->dev.bus, &d->binding);
+	return 0;
 }
 
 /* Step 4 of section 1.2. */
@@ -284,11 +342,17 @@ static void connect(struct vmsg_dev *d)
 		err = -ENODEV;
 	if (err) {
 		xenbus_dev_fatal(d->xdev, err, "starting the device");
-		leave(d);
+		d->leaving = true;
 		return;
 	}
 	vmsg_channel_listen(d, d->vdev);
 	xenbus_switch_state(d->xdev, XenbusStateConnected);
+}
+
+/* Requests in flight are lost for good, and the virtio device is of no use any more. */
+static bool is_given_up(struct vmsg_dev *d)
+{
+	return d->phase == VMSG_CONNECTED && !vmsg_channel_is_open(d);
 }
 
 /*
@@ -300,11 +364,15 @@ static void retire(struct vmsg_dev *d)
 {
 	xenbus_switch_state(d->xdev, XenbusStateClosing);
 	if (is_unplugged(d))
-		leave(d);
+		d->leaving = true;
 }
 
+/* Sets d->leaving where the device is to be unregistered, which may wait for processes that are frozen now. */
 static void step(struct vmsg_dev *d, enum xenbus_state backend)
 {
+	/* Memory is not to be had by writing to a disk that waits for this. */
+	unsigned int flags = memalloc_noio_save();
+
 	switch (d->phase) {
 	case VMSG_IDLE:
 		if (backend == XenbusStateInitWait)
@@ -316,18 +384,19 @@ static void step(struct vmsg_dev *d, enum xenbus_state backend)
 		if (backend == XenbusStateConnected)
 			connect(d);
 		else if (is_leaving(backend))
-			leave(d);
+			d->leaving = true;
 		break;
 	case VMSG_CONNECTED:
 		/* Requests in flight are lost, so nobody may wait for them. */
 		if (backend == XenbusStateClosed)
 			vmsg_channel_fail(d, "the back end has closed");
-		if (!vmsg_channel_is_open(d))
+		if (is_given_up(d))
 			retire(d);
 		else if (is_leaving(backend))
-			leave(d);
+			d->leaving = true;
 		break;
 	}
+	memalloc_noio_restore(flags);
 }
 
 static void lifecycle(struct work_struct *work)
@@ -338,8 +407,11 @@ static void lifecycle(struct work_struct *work)
 	mutex_lock(&d->lock);
 	if (!d->suspended) {
 		backend = backend_state(d);
-		step(d, backend);
-		if (backend == XenbusStateUnknown)
+		if (!d->leaving)
+			step(d, backend);
+		if (d->leaving)
+			leave(d);
+		else if (backend == XenbusStateUnknown)
 			queue_delayed_work(system_long_wq, &d->work, RETRY);
 	}
 	mutex_unlock(&d->lock);
@@ -370,18 +442,14 @@ static int vmsg_freeze(struct device *dev)
 	int err = 0;
 
 	mutex_lock(&d->lock);
-	if (d->vdev && !d->frozen) {
-		vmsg_channel_listen(d, NULL);
-		err = virtio_device_freeze(d->vdev);
-		if (err) {
-			vmsg_channel_listen(d, d->vdev);
-			goto out;
-		}
-		d->frozen = true;
+	/* To freeze that would be to wait for the requests that are lost. It stays as it is. */
+	if (!is_given_up(d)) {
+		if (d->vdev && !d->frozen)
+			err = freeze_vdev(d);
+		if (!err)
+			disconnect(d);
 	}
-	d->suspended = true;
-	disconnect(d);
-out:
+	d->suspended = !err;
 	mutex_unlock(&d->lock);
 	return err;
 }
@@ -389,10 +457,22 @@ out:
 static int vmsg_thaw(struct device *dev)
 {
 	struct vmsg_dev *d = dev_get_drvdata(dev);
+	unsigned long end = jiffies + PATIENCE;
 
 	mutex_lock(&d->lock);
 	d->suspended = false;
-	begin(d);
+	if (is_given_up(d))
+		kick_lifecycle(d);
+	else
+		begin(d);
+	/*
+	 * User space is not to meet a frozen device, as far as that can be helped.
+	 * Watches do not fire before this returns.
+	 */
+	while (d->frozen && !d->leaving && time_before(jiffies, end)) {
+		step(d, backend_state(d));
+		msleep(POLL_MS);
+	}
 	mutex_unlock(&d->lock);
 	return 0;
 }
@@ -430,6 +510,7 @@ static int vmsg_probe(struct xenbus_device *xdev, const struct xenbus_device_id 
 	mutex_init(&d->lock);
 	INIT_DELAYED_WORK(&d->work, lifecycle);
 	INIT_DELAYED_WORK(&d->drain, drained);
+	d->binding.notifier_call = vmsg_binding_changes;
 	vmsg_channel_init(d);
 	dev_set_drvdata(&xdev->dev, d);
 	vmsg_dma_attach(d);

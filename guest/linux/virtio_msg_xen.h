@@ -19,6 +19,7 @@
 #include <linux/completion.h>
 #include <linux/dma-mapping.h>
 #include <linux/mutex.h>
+#include <linux/notifier.h>
 #include <linux/spinlock.h>
 #include <linux/virtio.h>
 #include <linux/workqueue.h>
@@ -100,7 +101,7 @@ struct vmsg_dev {
 	struct mutex		lock;	/* one step of the lifecycle at a time */
 	enum vmsg_phase		phase;
 	bool			suspended;
-	bool			frozen;	/* vdev waits for virtio_device_restore() */
+	bool			leaving; /* the work item has to unregister vdev */
 	unsigned long		patience;	/* when to give up waiting, in jiffies */
 	struct delayed_work	work;
 	struct delayed_work	drain;
@@ -109,6 +110,8 @@ struct vmsg_dev {
 	struct vmsg_grants	grants;
 	struct vmsg_pool	pool;
 	struct virtio_device	*vdev;	/* NULL: there is none */
+	bool			frozen;	/* vdev waits for virtio_device_restore(); its lock protects this */
+	struct notifier_block	binding;
 
 	u64			dma_mask;
 	struct device_dma_parameters dma_parms;
