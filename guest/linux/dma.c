@@ -4,7 +4,8 @@
  *
  * Mapping a buffer grants its pages to the back end under consecutive
  * references, unmapping it ends the grants. Both are writes to the grant table,
- * no hypercalls. Small buffers go through the pool.
+ * no hypercalls. Small buffers go through the pool, and what the device writes
+ * goes to pages that hold nothing else.
  *
  * These are the DMA operations of the xenbus device, the parent of the virtio
  * device. The virtio core uses them because VIRTIO_F_ACCESS_PLATFORM is always
@@ -47,7 +48,7 @@ static int grant(struct vmsg_dev *d, unsigned long pfn, unsigned int pages, bool
  * page. The kernel keeps such a page from being reused; its present content
  * cannot be protected any more. So this back end is not trusted with more.
  */
-static void ungrant(struct vmsg_dev *d, dma_addr_t addr, unsigned int pages)
+void vmsg_ungrant(struct vmsg_dev *d, dma_addr_t addr, unsigned int pages)
 {
 	unsigned int order = order_base_2(pages);
 	grant_ref_t first = vmsg_dma_to_grant(addr);
@@ -90,7 +91,7 @@ static void vmsg_dma_free(struct device *dev, size_t size, void *memory, dma_add
 			  unsigned long attrs)
 {
 	if (addr & VMSG_DMA_GRANT)
-		ungrant(to_vmsg(dev), addr, pages_of(0, size));
+		vmsg_ungrant(to_vmsg(dev), addr, pages_of(0, size));
 	free_pages_exact(memory, size);
 }
 
@@ -98,12 +99,15 @@ static dma_addr_t vmsg_dma_map_page(struct device *dev, struct page *page, unsig
 				    size_t size, enum dma_data_direction dir, unsigned long attrs)
 {
 	struct vmsg_dev *d = to_vmsg(dev);
+	void *buffer = page_address(page) + offset;
 	dma_addr_t addr;
 
 	if (unlikely(!vmsg_channel_is_open(d) || !size || size > VMSG_MAX_MAPPING))
 		return DMA_MAPPING_ERROR;
-	if (vmsg_pool_map(d, page_address(page) + offset, size, &addr))
+	if (vmsg_pool_map(d, buffer, size, &addr))
 		return addr;
+	if (dir != DMA_TO_DEVICE && vmsg_bounce_needed(offset, size))
+		return vmsg_bounce_map(d, buffer, size, dir, &addr) ? DMA_MAPPING_ERROR : addr;
 	if (grant(d, page_to_pfn(page) + PFN_DOWN(offset), pages_of(offset, size),
 		  dir == DMA_TO_DEVICE, &addr))
 		return DMA_MAPPING_ERROR;
@@ -114,12 +118,15 @@ static void vmsg_dma_unmap_page(struct device *dev, dma_addr_t addr, size_t size
 				enum dma_data_direction dir, unsigned long attrs)
 {
 	struct vmsg_dev *d = to_vmsg(dev);
+	bool written = dir != DMA_TO_DEVICE;
+	bool copy_back = written && !(attrs & DMA_ATTR_SKIP_CPU_SYNC);
 
 	if (vmsg_pool_owns(d, addr))
-		vmsg_pool_unmap(d, addr, size, dir != DMA_TO_DEVICE &&
-				!(attrs & DMA_ATTR_SKIP_CPU_SYNC));
+		vmsg_pool_unmap(d, addr, size, copy_back);
+	else if (written && vmsg_bounce_needed(addr, size))
+		vmsg_bounce_unmap(d, addr, size, copy_back);
 	else
-		ungrant(d, addr, pages_of(addr, size));
+		vmsg_ungrant(d, addr, pages_of(addr, size));
 }
 
 static void vmsg_dma_unmap_sg(struct device *dev, struct scatterlist *sgl, int nents,
@@ -153,15 +160,25 @@ static int vmsg_dma_map_sg(struct device *dev, struct scatterlist *sgl, int nent
 static void vmsg_dma_sync_for_cpu(struct device *dev, dma_addr_t addr, size_t size,
 				  enum dma_data_direction dir)
 {
-	if (dir != DMA_TO_DEVICE && vmsg_pool_owns(to_vmsg(dev), addr))
-		vmsg_pool_sync(to_vmsg(dev), addr, size, true);
+	struct vmsg_dev *d = to_vmsg(dev);
+
+	if (dir == DMA_TO_DEVICE)
+		return;
+	if (vmsg_pool_owns(d, addr))
+		vmsg_pool_sync(d, addr, size, true);
+	else
+		vmsg_bounce_sync(d, addr, size, true);
 }
 
 static void vmsg_dma_sync_for_device(struct device *dev, dma_addr_t addr, size_t size,
 				     enum dma_data_direction dir)
 {
-	if (vmsg_pool_owns(to_vmsg(dev), addr))
-		vmsg_pool_sync(to_vmsg(dev), addr, size, false);
+	struct vmsg_dev *d = to_vmsg(dev);
+
+	if (vmsg_pool_owns(d, addr))
+		vmsg_pool_sync(d, addr, size, false);
+	else if (dir == DMA_BIDIRECTIONAL)
+		vmsg_bounce_sync(d, addr, size, false);
 }
 
 static void vmsg_dma_sync_sg_for_cpu(struct device *dev, struct scatterlist *sgl, int nents,
@@ -216,6 +233,7 @@ void vmsg_dma_attach(struct vmsg_dev *d)
 	struct device *dev = &d->xdev->dev;
 
 	vmsg_grants_init(&d->grants);
+	xa_init_flags(&d->bounced, XA_FLAGS_LOCK_IRQ);
 	d->dma_mask = DMA_BIT_MASK(64);
 	dev->dma_mask = &d->dma_mask;
 	dev->coherent_dma_mask = DMA_BIT_MASK(64);
@@ -242,5 +260,6 @@ void vmsg_dma_detach(struct vmsg_dev *d)
 	dev->dma_parms = NULL;
 	dev->coherent_dma_mask = 0;
 	dev->dma_mask = NULL;
+	xa_destroy(&d->bounced);
 	vmsg_grants_drain(&d->grants);
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The granted pool (section 6): pages that stay granted, and mapped by the
- * back end, as long as the connection lasts.
+ * back end, as long as the connection lasts. A back end may map only some of
+ * them, or none: to it the others are grants like any.
  *
  * Request headers, status bytes and indirect tables are a few bytes each, but
  * as grants of their own each would cost the back end a hypercall to fetch, and
@@ -9,8 +10,8 @@
  *
  * A page is cut into 64 chunks of 64 bytes, the bits of one word; a buffer is a
  * run of chunks in one page. What the pool needs to know about a buffer is
- * kept outside of the granted pages. When the pool is full, a buffer is granted
- * like any other.
+ * kept outside of the granted pages. When the pool is full, a buffer is mapped
+ * like a larger one.
  */
 #include <linux/bitops.h>
 #include <linux/gfp.h>
@@ -181,13 +182,13 @@ static int declare_pool(struct vmsg_dev *d, unsigned int pages)
 }
 
 /*
- * Sets the pool up, if the back end will have one. A device works without, so
- * failure only costs speed.
+ * Sets the pool up, of which the back end maps at most @max_pages. A device works
+ * without, so failure only costs speed.
  */
 void vmsg_pool_setup(struct vmsg_dev *d, unsigned int max_pages)
 {
 	struct vmsg_pool *pool = &d->pool;
-	unsigned int pages = min3(pool_pages, max_pages, VMSG_MAX_POOL_PAGES);
+	unsigned int pages = min(pool_pages, VMSG_MAX_POOL_PAGES);
 
 	spin_lock_init(&pool->lock);
 	if (!pages)
@@ -204,11 +205,11 @@ void vmsg_pool_setup(struct vmsg_dev *d, unsigned int max_pages)
 	vmsg_grant_pages(d->backend, pool->ref, virt_to_pfn(pool->base), pages, false);
 	pool->hint = 0;
 	pool->pages = pages;
-	if (!declare_pool(d, pages))
-		return;
-
-	dev_dbg(&d->xdev->dev, "the back end refused a pool of %u pages\n", pages);
-	vmsg_pool_destroy(d);
+	pool->declared = min(pages, max_pages);
+	if (pool->declared && declare_pool(d, pool->declared)) {
+		dev_dbg(&d->xdev->dev, "the back end refused a pool of %u pages\n", pool->declared);
+		pool->declared = 0;
+	}
 	return;
 
 free:
@@ -221,7 +222,7 @@ free:
 /* Asks the back end to unmap the pool. No virtqueue may be in use. */
 void vmsg_pool_drop(struct vmsg_dev *d)
 {
-	if (d->pool.pages)
+	if (d->pool.declared)
 		declare_pool(d, 0);
 }
 
@@ -240,4 +241,5 @@ void vmsg_pool_destroy(struct vmsg_dev *d)
 	kvfree(pool->origin);
 	kfree(pool->used);
 	pool->pages = 0;
+	pool->declared = 0;
 }

@@ -6,12 +6,13 @@
  *	msg.c		the message page and its event channel
  *	vdev.c		the virtio device: configuration operations, virtqueues
  *	dma.c		DMA addresses are grants
+ *	bounce.c	pages of their own for what the device writes
  *	grants.c	a stock of grant references
  *	pool.c		pages that stay granted, for small buffers
  *
  * The back end is not trusted: it may be another guest's neighbour. What it
- * can write is read once and checked; what is granted to it is never freed
- * before the grant has ended.
+ * can write is read once and checked, and is on pages with nothing else; what is
+ * granted to it is never freed before the grant has ended.
  */
 #ifndef VIRTIO_MSG_XEN_H
 #define VIRTIO_MSG_XEN_H
@@ -23,6 +24,7 @@
 #include <linux/spinlock.h>
 #include <linux/virtio.h>
 #include <linux/workqueue.h>
+#include <linux/xarray.h>
 #include <xen/grant_table.h>
 #include <xen/xenbus.h>
 
@@ -53,6 +55,7 @@ struct vmsg_grants {
 struct vmsg_pool {
 	spinlock_t	lock;		/* protects used and hint */
 	unsigned int	pages;		/* 0: there is no pool */
+	unsigned int	declared;	/* of those, the back end maps so many */
 	unsigned int	hint;
 	void		*base;
 	grant_ref_t	ref;
@@ -109,6 +112,7 @@ struct vmsg_dev {
 	struct vmsg_channel	channel;
 	struct vmsg_grants	grants;
 	struct vmsg_pool	pool;
+	struct xarray		bounced;	/* see bounce.c */
 	struct virtio_device	*vdev;	/* NULL: there is none */
 	bool			frozen;	/* vdev waits for virtio_device_restore(); its lock protects this */
 	struct notifier_block	binding;
@@ -142,6 +146,14 @@ void vmsg_vdev_config_event(struct virtio_device *vdev, u32 status);
 void vmsg_dma_attach(struct vmsg_dev *d);
 void vmsg_dma_claim(struct vmsg_dev *d);
 void vmsg_dma_detach(struct vmsg_dev *d);
+void vmsg_ungrant(struct vmsg_dev *d, dma_addr_t addr, unsigned int pages);
+
+/* bounce.c */
+bool vmsg_bounce_needed(unsigned long offset, size_t size);
+int vmsg_bounce_map(struct vmsg_dev *d, void *buffer, size_t size, enum dma_data_direction dir,
+		    dma_addr_t *addr);
+void vmsg_bounce_sync(struct vmsg_dev *d, dma_addr_t addr, size_t size, bool for_cpu);
+void vmsg_bounce_unmap(struct vmsg_dev *d, dma_addr_t addr, size_t size, bool copy_back);
 
 /* grants.c */
 void vmsg_grants_init(struct vmsg_grants *grants);
