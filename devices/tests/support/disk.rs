@@ -69,6 +69,8 @@ pub struct Inner {
     pub pool: Cell<usize>,
     /// One in so many operations fails; 0 for none.
     pub failing: Cell<usize>,
+    /// Reads from this sector on are not completed.
+    pub held_back: Cell<u64>,
     flushes: Cell<usize>,
     /// The number of the last flush that made something durable.
     flushed: Cell<usize>,
@@ -96,6 +98,7 @@ impl RamDisk {
             orphans: RefCell::default(),
             pool: Cell::new(1 << 20),
             failing: Cell::new(0),
+            held_back: Cell::new(u64::MAX),
             flushes: Cell::new(0),
             flushed: Cell::new(0),
             completed: Cell::new(0),
@@ -151,7 +154,9 @@ impl RamDisk {
             .iter()
             .flat_map(|stream| {
                 let pending = stream.pending.borrow();
-                let committed = (0..pending.len()).filter(|index| pending[*index].committed);
+                let held_back = |pending: &Pending| matches!(pending.operation, Operation::Read { sector, .. } if sector >= self.0.held_back.get());
+                let committed = (0..pending.len())
+                    .filter(|index| pending[*index].committed && !held_back(&pending[*index]));
                 committed.map(|index| (stream.clone(), index)).collect::<Vec<_>>()
             })
             .collect();

@@ -124,9 +124,9 @@ where
             } else {
                 0
             };
-            slot.buffer = None;
             self.held -= slot.chain.weight();
             self.ring.put(slot.chain.id(), written);
+            slot.empty();
             self.free.push(share.slot);
         }
         self.shares = shares;

@@ -58,6 +58,13 @@ impl<B> Slot<B> {
         }
     }
 
+    /// Lets go of the request. What counts no more as held is not to be kept either: long chains and ranges give their memory back.
+    fn empty(&mut self) {
+        self.chain.clear(0);
+        self.request = Request::Flush;
+        self.buffer = None;
+    }
+
     fn is_ok(&self) -> bool {
         self.status == Status::Ok as u8
     }
