@@ -240,7 +240,7 @@ proptest! {
             driver.listen();
         }
         let counters = machine.device.model().counters();
-        prop_assert_eq!(counters.batches as usize, machine.guest.batches.get());
-        prop_assert_eq!(counters.notifications as usize, machine.bells[0].rings.get());
+        prop_assert_eq!(counters.queues.batches as usize, machine.guest.batches.get());
+        prop_assert_eq!(counters.queues.notifications as usize, machine.bells[0].rings.get());
     }
 }

@@ -101,7 +101,7 @@ fn copies_come_in_few_batches() {
         assert_eq!(driver.take_used().len(), count);
         assert_eq!(machine.guest.batches.get(), batches);
         let counters = machine.device.model().counters();
-        assert_eq!((counters.notifications, counters.kicks), (1, 1));
+        assert_eq!((counters.queues.notifications, counters.queues.kicks), (1, 1));
         assert_eq!(counters.read_bytes + counters.written_bytes, 4096 * count as u64);
         assert_eq!(
             (counters.reads + counters.writes, counters.errors),

@@ -1,5 +1,7 @@
 //! What a queue has done, for those who operate it.
 
+use crate::virtqueue;
+
 /// What the queues of a device have done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -25,16 +27,8 @@ pub struct Counters {
     pub unsupported: u64,
     /// Requests that had to wait for a buffer.
     pub waited: u64,
-    /// Notifications received.
-    pub kicks: u64,
-    /// Notifications sent.
-    pub notifications: u64,
-    /// Batches of used buffers that the driver did not want to be notified of.
-    pub suppressed: u64,
-    /// Batches of copies from and to driver memory.
-    pub batches: u64,
-    /// Copies in those batches.
-    pub copies: u64,
+    /// Notifications and copies.
+    pub queues: virtqueue::Counters,
 }
 
 impl Counters {
@@ -51,10 +45,10 @@ impl Counters {
         tell("errors", self.errors);
         tell("unsupported", self.unsupported);
         tell("waited", self.waited);
-        tell("kicks", self.kicks);
-        tell("notifications", self.notifications);
-        tell("suppressed", self.suppressed);
-        tell("batches", self.batches);
-        tell("copies", self.copies);
+        tell("kicks", self.queues.kicks);
+        tell("notifications", self.queues.notifications);
+        tell("suppressed", self.queues.suppressed);
+        tell("batches", self.queues.batches);
+        tell("copies", self.queues.copies);
     }
 }

@@ -24,8 +24,8 @@ use crate::bus::Bus;
 use crate::device::{Model, WindowOf};
 use crate::disk::{Channel, Disk, Geometry};
 use crate::memory::DriverMemory;
-use crate::virtqueue::MAX_SIZE;
 use crate::virtqueue::split::Split;
+use crate::virtqueue::{MAX_SIZE, Queue};
 use config::Config;
 use worker::Worker;
 
@@ -263,14 +263,7 @@ where
         doorbell: B::Doorbell,
         features: u64,
     ) -> Self::Worker {
-        Worker::new(
-            ring,
-            self.disk.open(),
-            memory,
-            doorbell,
-            self.shared.clone(),
-            self.counters.clone(),
-            features,
-        )
+        let queue = Queue::new(ring, memory, doorbell, self.counters.clone(), |it| &mut it.queues);
+        Worker::new(queue, self.disk.open(), self.shared.clone(), features)
     }
 }

@@ -1,5 +1,7 @@
 //! What a network device has done, for those who operate it.
 
+use crate::virtqueue;
+
 /// Counts of one device since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -37,7 +39,7 @@ pub struct Receive {
     /// Packets whose checksum was computed here.
     pub checksummed: u64,
     /// Notifications and copies.
-    pub queues: Queues,
+    pub queues: virtqueue::Counters,
 }
 
 /// Counts of all transmit queues.
@@ -58,7 +60,7 @@ pub struct Transmit {
     /// How often frames had to wait for memory, or for what was sent before to be taken.
     pub waited: u64,
     /// Notifications and copies.
-    pub queues: Queues,
+    pub queues: virtqueue::Counters,
 }
 
 /// Counts of the control queue.
@@ -69,22 +71,7 @@ pub struct Control {
     /// Commands that were refused.
     pub refused: u64,
     /// Notifications and copies.
-    pub queues: Queues,
-}
-
-/// Counts of queues of one kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Queues {
-    /// Notifications received.
-    pub kicks: u64,
-    /// Notifications sent.
-    pub notifications: u64,
-    /// Batches of used buffers that the driver did not want to be notified of.
-    pub suppressed: u64,
-    /// Batches of copies from and to driver memory.
-    pub batches: u64,
-    /// Copies in those batches.
-    pub copies: u64,
+    pub queues: virtqueue::Counters,
 }
 
 impl Counters {

@@ -32,7 +32,7 @@ mod wire;
 mod worker;
 
 pub use account::{Account, Charge};
-pub use counters::{Control, Counters, Queues, Receive, Transmit};
+pub use counters::{Control, Counters, Receive, Transmit};
 pub use frame::{Checksum, ETHERNET_HEADER, Frame, MAX_FRAME, Offload, Segmentation, SegmentationKind};
 pub use nic::{MAX_PAIRS, Nic, Options};
 pub use port::{Filter, Link, Mac, Port};

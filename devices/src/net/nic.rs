@@ -7,13 +7,13 @@ use core::task::{Context, Poll};
 use super::config::Config;
 use super::counters::Counters;
 use super::state::{Shared, State};
-use super::worker::{Control, Queue, Receive, Transmit, Worker};
+use super::worker::{Control, Receive, Transmit, Worker};
 use super::{Mac, Port, features};
 use crate::bus::Bus;
 use crate::device::{Model, WindowOf};
 use crate::memory::DriverMemory;
-use crate::virtqueue::MAX_SIZE;
 use crate::virtqueue::split::Split;
+use crate::virtqueue::{MAX_SIZE, Queue};
 
 /// The virtio device type of network devices.
 const DEVICE_TYPE: u32 = 1;

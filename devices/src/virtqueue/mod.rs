@@ -5,11 +5,14 @@
 //! as used.
 
 pub mod chain;
+mod queue;
 pub mod split;
 
 use core::fmt;
 
 pub use chain::{Chain, Segment};
+pub use queue::Counters;
+pub(crate) use queue::{BATCH, Queue};
 
 use crate::memory::MemoryError;
 

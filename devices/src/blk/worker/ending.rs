@@ -61,7 +61,7 @@ where
             Request::Read { .. } => slot.buffer = buffer,
             Request::Write { .. } | Request::WriteZeroes(_) => {
                 if let Request::Write { .. } = slot.request {
-                    self.counters.borrow_mut().written_bytes += written;
+                    self.queue.count(|counters| counters.written_bytes += written);
                 }
                 if self.writethrough() {
                     // The request ends when it is stable. What is left of it is to flush.
@@ -86,7 +86,7 @@ where
         shares.clear();
         let slots = self.finished.iter().map(|index| &self.slots[*index]);
         let room = slots.map(|slot| slot.chain.writable().len() + 1).sum();
-        let mut batch = self.batch.take(room)?;
+        let mut batch = self.queue.batch(room)?;
         let reserved = shares.try_reserve(self.finished.len());
         reserved.map_err(|_| QueueError::NoMemory)?;
         for index in self.finished.drain(..) {
@@ -100,21 +100,22 @@ where
                 failed: false,
             });
         }
-        Self::transfer(&self.memory, &self.counters, &mut batch);
+        self.queue.transfer(&mut batch);
         let error = settle(&mut shares, &batch);
-        self.batch.put(batch);
+        self.queue.done(batch);
         self.amend(&mut shares, error)?;
 
-        let mut counters = self.counters.borrow_mut();
         for share in shares.drain(..) {
             let slot = &mut self.slots[share.slot];
-            if slot.status == Status::IoError as u8 {
-                counters.errors += 1;
-            } else if slot.status == Status::Unsupported as u8 {
-                counters.unsupported += 1;
-            } else if let Request::Read { .. } = slot.request {
-                counters.read_bytes += slot.payload() as u64;
-            }
+            self.queue.count(|counters| {
+                if slot.status == Status::IoError as u8 {
+                    counters.errors += 1;
+                } else if slot.status == Status::Unsupported as u8 {
+                    counters.unsupported += 1;
+                } else if let Request::Read { .. } = slot.request {
+                    counters.read_bytes += slot.payload() as u64;
+                }
+            });
             // "The Virtqueue Used Ring": no more than was written without a gap from the first writable byte
             // on. The status is the last byte.
             let whole = slot.chain.writable_bytes() == 1
@@ -124,18 +125,14 @@ where
             } else {
                 0
             };
-            self.held -= slot.chain.weight();
-            self.ring.put(slot.chain.id(), written);
-            slot.empty();
+            slot.buffer = None;
+            // Ranges give their memory back.
+            slot.request = Request::Flush;
+            self.queue.put(mem::take(&mut slot.chain), written);
             self.free.push(share.slot);
         }
         self.shares = shares;
-        if self.ring.publish() {
-            counters.notifications += 1;
-            self.doorbell.notify();
-        } else {
-            counters.suppressed += 1;
-        }
+        self.queue.publish();
         Ok(())
     }
 
@@ -147,13 +144,13 @@ where
             for share in shares.iter().filter(|share| share.failed) {
                 self.slots[share.slot].status = Status::IoError as u8;
             }
-            let mut batch = self.batch.take(shares.len())?;
+            let mut batch = self.queue.batch(shares.len())?;
             for share in shares.iter().filter(|share| share.failed) {
                 store_status(&mut batch, &self.slots[share.slot]);
             }
-            Self::transfer(&self.memory, &self.counters, &mut batch);
+            self.queue.transfer(&mut batch);
             error = batch.iter().find_map(|transfer| transfer.result.err());
-            self.batch.put(batch);
+            self.queue.done(batch);
         }
         error.map_or(Ok(()), |error| Err(QueueError::Status(error)))
     }

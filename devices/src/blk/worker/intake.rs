@@ -9,13 +9,8 @@ use crate::bus::Doorbell;
 use crate::disk::{Channel, Operation};
 use crate::memory::{Buffer, DriverMemory, Local, MemoryError, Transfer};
 use crate::tables;
-use crate::virtqueue::chain::{DESCRIPTOR_SIZE, most_held, pieces};
-use crate::virtqueue::{Chain, QueueError, Virtqueue};
-
-/// The most requests that are taken in one go.
-const BATCH: usize = 64;
-/// The most descriptors that are taken in one go, but for those of the last request.
-const BATCH_DESCRIPTORS: usize = 2048;
+use crate::virtqueue::chain::pieces;
+use crate::virtqueue::{BATCH, Chain, QueueError, Virtqueue};
 
 impl<Q, C, M, D> Worker<Q, C, M, D>
 where
@@ -27,80 +22,44 @@ where
     /// Takes a batch of what is available and gets it under way; tells whether there may be more to take.
     pub(super) fn accept(&mut self) -> Result<bool, QueueError> {
         self.assign_buffers()?;
-        let more = self.pop()?;
-        if !self.incoming.is_empty() {
-            self.ring.suppress();
-            self.fetch_tables()?;
+        let taken = if self.room() { self.queue.take()? } else { 0 };
+        if taken > 0 {
+            self.fill_slots()?;
             self.fetch_fronts()?;
             self.assign_buffers()?;
-            self.counters.borrow_mut().waited += self.waiting.len() as u64;
+            let waiting = self.waiting.len() as u64;
+            self.queue.count(|counters| counters.waited += waiting);
         }
         if self.waiting.is_empty() {
             // What was asked for early may have been for a request that is none.
             self.channel.give_up();
         }
         self.commit();
-        Ok(more)
+        Ok(taken == BATCH)
     }
 
-    /// Pops a batch of chains into slots; tells whether there may be more.
-    fn pop(&mut self) -> Result<bool, QueueError> {
-        let mut descriptors = 0;
-        while self.room() {
-            if self.incoming.len() == BATCH || descriptors >= BATCH_DESCRIPTORS {
-                return Ok(true);
-            }
-            // What was taken counts, even if it is not known yet what it takes.
-            if descriptors > 0 && self.held + descriptors >= most_held(&self.memory) {
-                return Ok(true);
-            }
+    /// Puts the chains that were taken into slots.
+    fn fill_slots(&mut self) -> Result<(), QueueError> {
+        while let Some(chain) = self.queue.next() {
             let index = match self.free.pop() {
-                Some(index) => index,
-                None => self.add_slot()?,
+                Some(index) => {
+                    self.slots[index].chain = chain;
+                    index
+                }
+                None => self.add_slot(chain)?,
             };
-            let chain = &mut self.slots[index].chain;
-            if !self.ring.pop(chain)? {
-                self.free.push(index);
-                break;
-            }
-            descriptors += chain.segments() + chain.table().map_or(0, |table| table.len / DESCRIPTOR_SIZE);
             self.incoming.push(index);
         }
-        Ok(false)
+        Ok(())
     }
 
     /// Makes a slot; there are no more than the queue has entries.
-    fn add_slot(&mut self) -> Result<usize, QueueError> {
+    fn add_slot(&mut self, chain: Chain) -> Result<usize, QueueError> {
         let reserved = self.slots.try_reserve(1);
         let reserved = reserved.and_then(|()| self.channel.reserve(self.slots.len() + 1));
         reserved.map_err(|_| QueueError::NoMemory)?;
-        self.slots.push(Slot::new());
+        self.slots.push(Slot::new(chain));
         Ok(self.slots.len() - 1)
-    }
-
-    /// Completes the chains that are described in indirect tables.
-    fn fetch_tables(&mut self) -> Result<(), QueueError> {
-        let (slots, incoming) = (&mut self.slots, &self.incoming);
-        let tables = incoming.iter().filter_map(|index| slots[*index].chain.table());
-        let copies = tables::fetch(&self.memory, &mut self.batch, &mut self.bytes, tables)?;
-        if copies > 0 {
-            let mut counters = self.counters.borrow_mut();
-            counters.batches += 1;
-            counters.copies += copies as u64;
-            let mut rest = &self.bytes[..];
-            for index in incoming {
-                if let Some(table) = slots[*index].chain.table() {
-                    let (bytes, tail) = rest.split_at(table.len);
-                    rest = tail;
-                    slots[*index].chain.extend(bytes)?;
-                }
-            }
-        }
-        self.held += incoming
-            .iter()
-            .map(|index| slots[*index].chain.weight())
-            .sum::<usize>();
-        Ok(())
     }
 
     /// Fetches the headers of the incoming requests, with the payload of what looks like a write, and starts
@@ -138,7 +97,7 @@ where
         // Header, ranges and payload may share segments.
         let slots = self.incoming.iter().map(|index| &self.slots[*index]);
         let room = slots.map(|slot| slot.chain.readable().len() + 2).sum();
-        let mut batch = self.batch.take(room)?;
+        let mut batch = self.queue.batch(room)?;
         let mut rest = &mut self.bytes[..];
         for index in &self.incoming {
             let slot = &self.slots[*index];
@@ -156,9 +115,9 @@ where
                 failed: false,
             });
         }
-        Self::transfer(&self.memory, &self.counters, &mut batch);
+        self.queue.transfer(&mut batch);
         let failed = settle(&mut self.shares, &batch);
-        self.batch.put(batch);
+        self.queue.done(batch);
         if let Some(error) = failed {
             return Err(QueueError::Header(error));
         }
@@ -189,16 +148,16 @@ where
         let slot = &mut self.slots[index];
         slot.request = request;
         let buffer = slot.buffer.take();
-        let mut counters = self.counters.borrow_mut();
-        *match slot.request {
-            Request::Read { .. } => &mut counters.reads,
-            Request::Write { .. } => &mut counters.writes,
-            Request::Flush => &mut counters.flushes,
-            Request::GetId => &mut counters.get_ids,
-            Request::Discard(_) => &mut counters.discards,
-            Request::WriteZeroes(_) => &mut counters.write_zeroes,
-        } += 1;
-        drop(counters);
+        self.queue.count(|counters| {
+            *match slot.request {
+                Request::Read { .. } => &mut counters.reads,
+                Request::Write { .. } => &mut counters.writes,
+                Request::Flush => &mut counters.flushes,
+                Request::GetId => &mut counters.get_ids,
+                Request::Discard(_) => &mut counters.discards,
+                Request::WriteZeroes(_) => &mut counters.write_zeroes,
+            } += 1;
+        });
         match slot.request {
             Request::Read { .. } | Request::Write { .. } if slot.payload() == 0 => {
                 self.finish(index, Status::Ok)
@@ -251,13 +210,13 @@ where
         // The payload of writes that had no buffer when their header was fetched.
         let slots = self.shares.iter().map(|share| &self.slots[share.slot]);
         let room = slots.map(|slot| slot.chain.readable().len()).sum();
-        let mut batch = self.batch.take(room)?;
+        let mut batch = self.queue.batch(room)?;
         for share in &mut self.shares {
             share.payload = fetch_payload(&mut batch, &self.slots[share.slot]);
         }
-        Self::transfer(&self.memory, &self.counters, &mut batch);
+        self.queue.transfer(&mut batch);
         settle(&mut self.shares, &batch);
-        self.batch.put(batch);
+        self.queue.done(batch);
         let mut shares = mem::take(&mut self.shares);
         for share in shares.drain(..) {
             let slot = &mut self.slots[share.slot];

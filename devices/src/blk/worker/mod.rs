@@ -11,24 +11,21 @@ mod intake;
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::cell::RefCell;
 use core::mem;
 use core::task::{Context, Poll};
 
 use super::request::{HEADER_SIZE, Range, Request, Status};
 use super::{Counters, Shared};
-use crate::batch::Batch;
 use crate::bus::Doorbell;
 use crate::device;
 use crate::disk::{Channel, Operation};
-use crate::memory::{DriverMemory, Transfer};
-use crate::virtqueue::chain::most_held;
-use crate::virtqueue::{Chain, QueueError, Virtqueue};
+use crate::memory::DriverMemory;
+use crate::virtqueue::{Chain, Queue, QueueError, Virtqueue};
 
 /// How often the worker goes round before it lets other tasks run.
 const ROUNDS: usize = 4;
 
-/// A request in flight, from when its chain is popped to when it is put.
+/// A request in flight, from when its chain is taken to when it is put.
 struct Slot<B> {
     chain: Chain,
     /// What is asked for; of ranges, those that are still to be done.
@@ -40,9 +37,9 @@ struct Slot<B> {
 }
 
 impl<B> Slot<B> {
-    fn new() -> Self {
+    fn new(chain: Chain) -> Self {
         Slot {
-            chain: Chain::default(),
+            chain,
             request: Request::Flush,
             buffer: None,
             status: Status::Ok as u8,
@@ -56,13 +53,6 @@ impl<B> Slot<B> {
             Request::Write { .. } => self.chain.readable_bytes() as usize - HEADER_SIZE,
             _ => 0,
         }
-    }
-
-    /// Lets go of the request. What counts no more as held is not to be kept either: long chains and ranges give their memory back.
-    fn empty(&mut self) {
-        self.chain.clear(0);
-        self.request = Request::Flush;
-        self.buffer = None;
     }
 
     fn is_ok(&self) -> bool {
@@ -87,13 +77,11 @@ pub struct Worker<Q, C, M, D>
 where
     C: Channel,
     C::Buffer: 'static,
+    M: DriverMemory<Buffer = C::Buffer>,
 {
-    ring: Q,
+    queue: Queue<Q, M, D, Counters>,
     channel: C,
-    memory: M,
-    doorbell: D,
     shared: Rc<Shared>,
-    counters: Rc<RefCell<Counters>>,
     features: u64,
 
     /// Requests, by the number under which the disk knows them.
@@ -102,11 +90,9 @@ where
     free: Vec<usize>,
     /// How many requests are at the disk.
     at_disk: usize,
-    /// How many segments are held by slots.
-    held: usize,
     /// Something was submitted since the last commit.
     uncommitted: bool,
-    /// Requests that were popped and not yet looked at.
+    /// Requests that were taken and not yet looked at.
     incoming: Vec<usize>,
     /// Reads and writes that have no buffer yet.
     waiting: VecDeque<usize>,
@@ -116,7 +102,6 @@ where
     // Empty between uses, and kept for their allocations.
     bytes: Vec<u8>,
     shares: Vec<Share>,
-    batch: Batch<C::Buffer>,
 }
 
 impl<Q, C, M, D> Worker<Q, C, M, D>
@@ -127,39 +112,31 @@ where
     D: Doorbell,
 {
     pub(super) fn new(
-        ring: Q,
+        queue: Queue<Q, M, D, Counters>,
         channel: C,
-        memory: M,
-        doorbell: D,
         shared: Rc<Shared>,
-        counters: Rc<RefCell<Counters>>,
         features: u64,
     ) -> Self {
         Worker {
-            ring,
+            queue,
             channel,
-            memory,
-            doorbell,
             shared,
-            counters,
             features,
             slots: Vec::new(),
             free: Vec::new(),
             at_disk: 0,
-            held: 0,
             uncommitted: false,
             incoming: Vec::new(),
             waiting: VecDeque::new(),
             finished: Vec::new(),
             bytes: Vec::new(),
             shares: Vec::new(),
-            batch: Batch::new(),
         }
     }
 
     fn work(&mut self, context: &mut Context<'_>) -> Result<(), QueueError> {
         // A notification that came before the ring is looked at has nothing to add.
-        self.kicked(context);
+        self.queue.kicked(context);
         for _ in 0..ROUNDS {
             // The disk is polled after `accept`, so that it knows of buffers that were not to be had.
             let more = self.accept()?;
@@ -167,13 +144,8 @@ where
                 continue;
             }
             // Without room only the disk can change anything.
-            if self.room() {
-                if self.ring.listen()? {
-                    continue;
-                }
-                if self.kicked(context) {
-                    continue;
-                }
+            if self.room() && self.queue.listen(context)? {
+                continue;
             }
             return Ok(());
         }
@@ -182,18 +154,9 @@ where
         Ok(())
     }
 
-    /// Whether the driver has notified since the last call.
-    fn kicked(&mut self, context: &mut Context<'_>) -> bool {
-        let kicked = self.doorbell.poll_kick(context).is_ready();
-        self.counters.borrow_mut().kicks += u64::from(kicked);
-        kicked
-    }
-
     /// Whether more requests may be taken.
     fn room(&self) -> bool {
-        self.waiting.is_empty()
-            && self.slots.len() - self.free.len() < usize::from(self.ring.size())
-            && self.held < most_held(&self.memory)
+        self.waiting.is_empty() && !self.queue.is_full()
     }
 
     fn submit(&mut self, index: usize, operation: Operation<C::Buffer>) {
@@ -241,16 +204,6 @@ where
         };
         self.submit(index, operation);
         true
-    }
-
-    /// Does the copies of a batch.
-    fn transfer(memory: &M, counters: &RefCell<Counters>, batch: &mut [Transfer<'_, C::Buffer>]) {
-        if !batch.is_empty() {
-            memory.transfer(batch);
-            let mut counters = counters.borrow_mut();
-            counters.batches += 1;
-            counters.copies += batch.len() as u64;
-        }
     }
 }
 

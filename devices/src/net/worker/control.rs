@@ -5,15 +5,15 @@ use alloc::vec::Vec;
 use core::slice;
 use core::task::{Context, Poll};
 
-use super::queue::Queue;
 use crate::bus::Doorbell;
 use crate::memory::{DriverMemory, Local, Transfer};
 use crate::net::Port;
 use crate::net::command::{self, MAX_COMMAND};
+use crate::net::counters::Counters;
 use crate::net::state::Shared;
 use crate::tables;
 use crate::virtqueue::chain::pieces;
-use crate::virtqueue::{Chain, QueueError, Segment, Virtqueue};
+use crate::virtqueue::{Chain, Queue, QueueError, Segment, Virtqueue};
 
 /// The most commands that are obeyed before other tasks run.
 const BATCH: usize = 16;
@@ -23,7 +23,7 @@ pub struct Control<Q, P, M: DriverMemory, D>
 where
     M::Buffer: 'static,
 {
-    queue: Queue<Q, M, D>,
+    queue: Queue<Q, M, D, Counters>,
     port: P,
     shared: Rc<Shared>,
     features: u64,
@@ -36,7 +36,12 @@ where
     M: DriverMemory<Buffer = P::Buffer>,
     D: Doorbell,
 {
-    pub(in crate::net) fn new(queue: Queue<Q, M, D>, port: P, shared: Rc<Shared>, features: u64) -> Self {
+    pub(in crate::net) fn new(
+        queue: Queue<Q, M, D, Counters>,
+        port: P,
+        shared: Rc<Shared>,
+        features: u64,
+    ) -> Self {
         Control {
             queue,
             port,
@@ -49,7 +54,7 @@ where
         // A notification that came before the ring is looked at has nothing to add.
         self.queue.kicked(context);
         for _ in 0..BATCH {
-            if self.queue.ready().is_empty() && !self.queue.take()? {
+            if self.queue.ready().is_empty() && self.queue.take()? == 0 {
                 if !self.queue.listen(context)? {
                     return Ok(());
                 }

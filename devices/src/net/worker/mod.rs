@@ -1,7 +1,6 @@
 //! Serving the queues of a network device.
 
 mod control;
-mod queue;
 mod receive;
 mod transmit;
 
@@ -9,7 +8,6 @@ use alloc::boxed::Box;
 use core::task::{Context, Poll};
 
 pub use control::Control;
-pub(in crate::net) use queue::Queue;
 pub use receive::Receive;
 pub use transmit::Transmit;
 

@@ -10,7 +10,6 @@ use core::task::{Context, Poll};
 
 use zerocopy::IntoBytes;
 
-use super::queue::Queue;
 use crate::bus::Doorbell;
 use crate::memory::{Buffer, DriverMemory, Local, Transfer};
 use crate::net::counters::Counters;
@@ -19,7 +18,7 @@ use crate::net::offload::{self, Parts};
 use crate::net::state::Shared;
 use crate::net::wire::{HEADER_SIZE, Header};
 use crate::net::{ETHERNET_HEADER, Frame, Port};
-use crate::virtqueue::{Chain, QueueError, Virtqueue};
+use crate::virtqueue::{Chain, Queue, QueueError, Virtqueue};
 
 /// The most packets of a batch, and the most frames that are looked at for one.
 const BATCH: usize = 64;
@@ -34,7 +33,7 @@ pub struct Receive<Q, P: Port, M: DriverMemory, D>
 where
     M::Buffer: 'static,
 {
-    queue: Queue<Q, M, D>,
+    queue: Queue<Q, M, D, Counters>,
     port: P,
     /// The port's queue.
     index: u16,
@@ -101,7 +100,7 @@ where
 {
     /// Frames from the queue `index` of `port`; of those for which nothing else is said, none is larger than for an MTU of `mtu`.
     pub(in crate::net) fn new(
-        queue: Queue<Q, M, D>,
+        queue: Queue<Q, M, D, Counters>,
         port: P,
         index: u16,
         shared: Rc<Shared>,
@@ -208,7 +207,7 @@ where
             if self.queue.is_full() {
                 return Ok(self.never());
             }
-            if !self.queue.take()? {
+            if self.queue.take()? == 0 {
                 return Ok(Room::Later(End::NoBuffer));
             }
             let unusable = self

@@ -8,7 +8,6 @@ use core::task::{Context, Poll};
 
 use zerocopy::FromBytes;
 
-use super::queue::Queue;
 use crate::bus::Doorbell;
 use crate::memory::{Buffer, DriverMemory, Local, Transfer};
 use crate::net::counters::Counters;
@@ -16,7 +15,7 @@ use crate::net::offload::{headers_len, needed};
 use crate::net::wire::{HEADER_SIZE, Header};
 use crate::net::{ETHERNET_HEADER, Frame, MAX_FRAME, Offload, Port};
 use crate::virtqueue::chain::pieces;
-use crate::virtqueue::{Chain, QueueError, Virtqueue};
+use crate::virtqueue::{Chain, Queue, QueueError, Virtqueue};
 
 /// The most frames of a batch.
 const BATCH: usize = 64;
@@ -28,7 +27,7 @@ pub struct Transmit<Q, P: Port, M: DriverMemory, D>
 where
     M::Buffer: 'static,
 {
-    queue: Queue<Q, M, D>,
+    queue: Queue<Q, M, D, Counters>,
     port: P,
     features: u64,
     /// The most bytes of a frame, or of each that it is to be cut up into.
@@ -64,7 +63,7 @@ where
     D: Doorbell,
 {
     /// Frames for an MTU of `mtu` go to `port`.
-    pub(in crate::net) fn new(queue: Queue<Q, M, D>, port: P, mtu: u16, features: u64) -> Self {
+    pub(in crate::net) fn new(queue: Queue<Q, M, D, Counters>, port: P, mtu: u16, features: u64) -> Self {
         Transmit {
             queue,
             port,
@@ -104,7 +103,7 @@ where
         self.jobs.try_reserve(BATCH).map_err(|_| QueueError::NoMemory)?;
         while self.jobs.len() < BATCH && bytes < BATCH_BYTES {
             let Some(chain) = self.queue.ready().front() else {
-                if !self.jobs.is_empty() || !self.queue.take()? {
+                if !self.jobs.is_empty() || self.queue.take()? == 0 {
                     return Ok(End::Empty);
                 }
                 continue;

@@ -1,4 +1,4 @@
-//! What the workers of all queues need: chains out of the ring, copies, and notifications.
+//! A queue as the worker that serves it sees it: chains out of the ring, copies, and notifications.
 
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
@@ -6,33 +6,47 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::task::Context;
 
+use super::chain::{DESCRIPTOR_SIZE, most_held};
+use super::{Chain, QueueError, Virtqueue};
 use crate::batch::Batch;
 use crate::bus::Doorbell;
 use crate::memory::{DriverMemory, Transfer};
-use crate::net::counters::{Counters, Queues};
 use crate::tables;
-use crate::virtqueue::chain::{DESCRIPTOR_SIZE, most_held};
-use crate::virtqueue::{Chain, QueueError, Virtqueue};
+
+/// What queues of one kind have done, for those who operate them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Notifications received.
+    pub kicks: u64,
+    /// Notifications sent.
+    pub notifications: u64,
+    /// Batches of used buffers that the driver did not want to be notified of.
+    pub suppressed: u64,
+    /// Batches of copies from and to driver memory.
+    pub batches: u64,
+    /// Copies in those batches.
+    pub copies: u64,
+}
 
 /// The most chains that are taken in one go.
-const BATCH: usize = 64;
-/// The most descriptors that are taken in one go, but for those of the last chain.
-const BATCH_DESCRIPTORS: usize = 1024;
+pub(crate) const BATCH: usize = 64;
 
-/// A queue, and what was taken from it.
-pub(in crate::net) struct Queue<Q, M: DriverMemory, D>
+/// A queue, and what was taken from it. Its counters are among those of its device, `C`.
+pub(crate) struct Queue<Q, M: DriverMemory, D, C>
 where
     M::Buffer: 'static,
 {
     ring: Q,
     memory: M,
     doorbell: D,
-    counters: Rc<RefCell<Counters>>,
+    counters: Rc<RefCell<C>>,
     /// Which counters are those of this queue.
-    select: fn(&mut Counters) -> &mut Queues,
+    select: fn(&mut C) -> &mut Counters,
     /// Chains that were taken, in order, complete.
     ready: VecDeque<Chain>,
-    /// How many segments were taken and not given back.
+    /// How many chains were taken and not given back.
+    taken: usize,
+    /// How many segments they hold.
     held: usize,
 
     // Empty between uses, and kept for their allocations.
@@ -41,18 +55,18 @@ where
     batch: Batch<M::Buffer>,
 }
 
-impl<Q, M, D> Queue<Q, M, D>
+impl<Q, M, D, C> Queue<Q, M, D, C>
 where
     Q: Virtqueue,
     M: DriverMemory,
     D: Doorbell,
 {
-    pub(in crate::net) fn new(
+    pub(crate) fn new(
         ring: Q,
         memory: M,
         doorbell: D,
-        counters: Rc<RefCell<Counters>>,
-        select: fn(&mut Counters) -> &mut Queues,
+        counters: Rc<RefCell<C>>,
+        select: fn(&mut C) -> &mut Counters,
     ) -> Self {
         Queue {
             ring,
@@ -61,6 +75,7 @@ where
             counters,
             select,
             ready: VecDeque::new(),
+            taken: 0,
             held: 0,
             spare: Vec::new(),
             bytes: Vec::new(),
@@ -69,46 +84,47 @@ where
     }
 
     /// Changes the device's counters.
-    pub(super) fn count(&self, change: impl FnOnce(&mut Counters)) {
+    pub(crate) fn count(&self, change: impl FnOnce(&mut C)) {
         change(&mut self.counters.borrow_mut());
     }
 
-    fn count_queue(&self, change: impl FnOnce(&mut Queues)) {
+    fn count_queue(&self, change: impl FnOnce(&mut Counters)) {
         change((self.select)(&mut self.counters.borrow_mut()));
     }
 
     /// Whether the driver has notified since the last call; if not, the task is registered.
-    pub(super) fn kicked(&mut self, context: &mut Context<'_>) -> bool {
+    pub(crate) fn kicked(&mut self, context: &mut Context<'_>) -> bool {
         let kicked = self.doorbell.poll_kick(context).is_ready();
         self.count_queue(|queue| queue.kicks += u64::from(kicked));
         kicked
     }
 
     /// Asks to be notified of buffers, and registers for that. Tells whether there are some already, or were meanwhile.
-    pub(super) fn listen(&mut self, context: &mut Context<'_>) -> Result<bool, QueueError> {
+    pub(crate) fn listen(&mut self, context: &mut Context<'_>) -> Result<bool, QueueError> {
         Ok(self.ring.listen()? || self.kicked(context))
     }
 
     /// The chains that were taken, in order.
-    pub(super) fn ready(&self) -> &VecDeque<Chain> {
+    pub(crate) fn ready(&self) -> &VecDeque<Chain> {
         &self.ready
     }
 
     /// The first chain that was taken is being worked on.
-    pub(super) fn next(&mut self) -> Option<Chain> {
+    pub(crate) fn next(&mut self) -> Option<Chain> {
         self.ready.pop_front()
     }
 
     /// Whether as much was taken as ever is at once.
-    pub(super) fn is_full(&self) -> bool {
-        self.held >= most_held(&self.memory) || self.ready.len() >= usize::from(self.ring.size())
+    pub(crate) fn is_full(&self) -> bool {
+        self.held >= most_held(&self.memory) || self.taken >= usize::from(self.ring.size())
     }
 
-    /// Takes some of the chains that are available; tells whether there were any.
-    pub(super) fn take(&mut self) -> Result<bool, QueueError> {
+    /// Takes some of the chains that are available, and tells how many: at most [`BATCH`]. If they are fewer, there are no more, or there
+    /// is no room for more.
+    pub(crate) fn take(&mut self) -> Result<usize, QueueError> {
         let before = self.ready.len();
         let mut descriptors = 0;
-        while self.ready.len() - before < BATCH && descriptors < BATCH_DESCRIPTORS && !self.is_full() {
+        while self.ready.len() - before < BATCH && !self.is_full() {
             // What was taken counts, even if it is not known yet what it takes.
             if descriptors > 0 && self.held + descriptors >= most_held(&self.memory) {
                 break;
@@ -121,9 +137,11 @@ where
             descriptors += chain.segments() + chain.table().map_or(0, |table| table.len / DESCRIPTOR_SIZE);
             self.ready.try_reserve(1).map_err(|_| QueueError::NoMemory)?;
             self.ready.push_back(chain);
+            self.taken += 1;
         }
-        if self.ready.len() == before {
-            return Ok(false);
+        let taken = self.ready.len() - before;
+        if taken == 0 {
+            return Ok(0);
         }
         self.ring.suppress();
         let tables = self.ready.range(before..).filter_map(Chain::table);
@@ -142,11 +160,11 @@ where
             self.held += chain.weight();
         }
         tables::release(&mut self.bytes);
-        Ok(true)
+        Ok(taken)
     }
 
     /// Gives those of the chains that were taken back that are of no use; tells how many they were.
-    pub(super) fn reject(&mut self, useless: impl Fn(&Chain) -> bool) -> usize {
+    pub(crate) fn reject(&mut self, useless: impl Fn(&Chain) -> bool) -> usize {
         if !self.ready.iter().any(&useless) {
             return 0;
         }
@@ -164,12 +182,12 @@ where
     }
 
     /// An empty batch with room for so many transfers, to be given to [`transfer`](Self::transfer) and then to [`done`](Self::done).
-    pub(super) fn batch<'a>(&mut self, room: usize) -> Result<Vec<Transfer<'a, M::Buffer>>, QueueError> {
+    pub(crate) fn batch<'a>(&mut self, room: usize) -> Result<Vec<Transfer<'a, M::Buffer>>, QueueError> {
         self.batch.take(room)
     }
 
     /// Does the copies of a batch.
-    pub(super) fn transfer(&self, batch: &mut [Transfer<'_, M::Buffer>]) {
+    pub(crate) fn transfer(&self, batch: &mut [Transfer<'_, M::Buffer>]) {
         if !batch.is_empty() {
             self.memory.transfer(batch);
             self.count_queue(|queue| {
@@ -180,23 +198,24 @@ where
     }
 
     /// Takes a batch back.
-    pub(super) fn done(&mut self, batch: Vec<Transfer<'_, M::Buffer>>) {
+    pub(crate) fn done(&mut self, batch: Vec<Transfer<'_, M::Buffer>>) {
         self.batch.put(batch);
     }
 
     /// Gives a chain back to the driver, with `written` bytes in it.
-    pub(super) fn put(&mut self, mut chain: Chain, written: u32) {
+    pub(crate) fn put(&mut self, mut chain: Chain, written: u32) {
         self.ring.put(chain.id(), written);
+        self.taken -= 1;
         self.held -= chain.weight();
         if self.spare.len() < BATCH && self.spare.try_reserve(1).is_ok() {
-            // Long ones give their memory back.
+            // Long ones give their memory back: it does not count as held any more.
             chain.clear(0);
             self.spare.push(chain);
         }
     }
 
     /// Shows the driver what was given back, and notifies it if it wants that.
-    pub(super) fn publish(&mut self) {
+    pub(crate) fn publish(&mut self) {
         let notify = self.ring.publish();
         self.count_queue(|queue| match notify {
             true => queue.notifications += 1,
