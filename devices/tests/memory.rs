@@ -107,6 +107,34 @@ fn long_chains_leave_nothing_behind() {
 }
 
 #[test]
+fn little_is_held_while_memory_is_scarce() {
+    let (mut machine, mut driver) = start();
+    // Does 64 reads; the result is how many of them are under way at first, and what is allocated in the end.
+    let mut read_all = |scarce, pieces| {
+        machine.guest.scarce.set(scarce);
+        machine.uplink.0.held_back.set(0);
+        (0..64).for_each(|_| read(&mut machine, &mut driver, 1, pieces));
+        driver.publish();
+        machine.run();
+        let under_way = machine.uplink.under_way();
+        machine.uplink.0.held_back.set(u64::MAX);
+        while machine.uplink.step(&mut machine.random) {}
+        machine.run();
+        assert_eq!(driver.take_used().len(), 64);
+        driver.listen();
+        (under_way, ALLOCATED.get())
+    };
+    read_all(true, 38);
+    for (pieces, expected) in [(1, 22), (253, 1), (38, 2)] {
+        assert_eq!(read_all(true, pieces).0, expected, "reads in {pieces} pieces");
+    }
+    // Nor is anything kept for the next chains.
+    let (_, kept) = read_all(false, 38);
+    let (_, scarce) = read_all(true, 38);
+    assert!(scarce + 64 * 40 * 12 < kept, "{scarce}, {kept}");
+}
+
+#[test]
 fn ranges_leave_nothing_behind() {
     let (mut machine, mut driver) = start();
     let header = header(&machine, DISCARD, 0);

@@ -69,8 +69,10 @@ pub(crate) fn most_held(memory: &impl DriverMemory) -> usize {
     if memory.is_scarce() { HELD_SCARCELY } else { HELD }
 }
 
-/// Chains with room for more segments than this give their memory back when they are cleared.
-const KEPT_SEGMENTS: usize = 40;
+/// The most segments of a short chain. Short chains keep their memory when they are cleared. Long ones give it back; and they take room for
+/// as many segments as a chain can have, 4 KiB, whatever they need: a block of that size is refused while there is still memory for the
+/// smaller ones, whose failure would be the end.
+const SHORT: usize = 40;
 
 impl Chain {
     /// What the queue calls this buffer.
@@ -119,7 +121,7 @@ impl Chain {
         let mut segments = core::mem::take(&mut self.segments);
         segments.clear();
         // Shrinking would ask for memory.
-        if segments.capacity() > KEPT_SEGMENTS {
+        if segments.capacity() > SHORT {
             segments = Vec::new();
         }
         *self = Chain {
@@ -171,8 +173,7 @@ impl Chain {
         };
         // Tables are no longer than MAX_SIZE descriptors; see `walk`.
         let size = u16::try_from(table.len()).map_err(|_| QueueError::Indirect)?;
-        let reserved = self.segments.try_reserve_exact(segments_of(table));
-        reserved.map_err(|_| QueueError::NoMemory)?;
+        self.reserve(self.segments.len() + segments_of(table))?;
         // "Only one table per descriptor": a table in a table is an error.
         self.follow(
             0,
@@ -233,12 +234,31 @@ impl Chain {
             // device-readable descriptor elements."
             return Err(QueueError::Order);
         }
-        self.segments.try_reserve(1).map_err(|_| QueueError::NoMemory)?;
+        let count = self.segments.len();
+        if count == self.segments.capacity() {
+            self.reserve(if count < SHORT {
+                (2 * count).clamp(4, SHORT)
+            } else {
+                count + 1
+            })?;
+        }
         self.segments.push(Segment {
             address: descriptor.address.get(),
             len,
         });
         Ok(())
+    }
+
+    /// Makes room for so many segments in all.
+    fn reserve(&mut self, segments: usize) -> Result<(), QueueError> {
+        let room = if segments > SHORT {
+            usize::from(MAX_SIZE)
+        } else {
+            segments
+        };
+        let more = room.saturating_sub(self.segments.len());
+        let reserved = self.segments.try_reserve_exact(more);
+        reserved.map_err(|_| QueueError::NoMemory)
     }
 }
 
@@ -288,6 +308,15 @@ mod tests {
         }
     }
 
+    fn bytes(descriptors: &[Descriptor]) -> Vec<u8> {
+        let bytes = descriptors.iter().map(|it| {
+            let (len, flags) = (it.len.get().to_le_bytes(), it.flags.get().to_le_bytes());
+            let (address, next) = (it.address.get().to_le_bytes(), it.next.get().to_le_bytes());
+            [&address[..], &len, &flags, &next].concat()
+        });
+        bytes.flatten().collect()
+    }
+
     fn walk(table: &[Descriptor], indirect: bool) -> Result<Chain, QueueError> {
         let mut chain = Chain::default();
         chain.walk(0, table.len() as u16, indirect, |index| table[index as usize])?;
@@ -325,14 +354,6 @@ mod tests {
 
     #[test]
     fn a_table_takes_no_more_memory_than_its_segments() {
-        let bytes = |descriptors: &[Descriptor]| -> Vec<u8> {
-            let bytes = descriptors.iter().map(|it| {
-                let (len, flags) = (it.len.get().to_le_bytes(), it.flags.get().to_le_bytes());
-                let (address, next) = (it.address.get().to_le_bytes(), it.next.get().to_le_bytes());
-                [&address[..], &len, &flags, &next].concat()
-            });
-            bytes.flatten().collect()
-        };
         let mut empty = vec![descriptor(1, 16, NEXT | WRITE, 1)];
         empty.extend((2..256).map(|next| descriptor(1, 0, NEXT | WRITE, next)));
         empty.push(descriptor(1, 0, WRITE, 0));
@@ -344,6 +365,27 @@ mod tests {
             let mut chain = Chain::default();
             let _ = chain.extend(&bytes(&table));
             assert!(chain.weight() <= 2, "{}", chain.weight());
+        }
+    }
+
+    #[test]
+    fn long_chains_take_large_blocks() {
+        for (count, room) in [
+            (1, 4),
+            (5, 8),
+            (17, 32),
+            (33, 40),
+            (40, 40),
+            (41, 256),
+            (255, 256),
+        ] {
+            let mut table = vec![descriptor(1, 16, 0, 0); count];
+            (1..count).for_each(|next| table[next - 1] = descriptor(1, 16, NEXT, next as u16));
+            assert_eq!(walk(&table, false).unwrap().segments.capacity(), room);
+            let mut chain = Chain::default();
+            chain.extend(&bytes(&table)).unwrap();
+            let room = if count > SHORT { room } else { count };
+            assert_eq!((chain.segments(), chain.segments.capacity()), (count, room));
         }
     }
 
@@ -406,10 +448,7 @@ mod tests {
         assert_eq!(chain.table(), None);
         assert_eq!((chain.readable_bytes(), chain.writable_bytes()), (19, 1));
         table[12] = INDIRECT as u8;
-        assert_eq!(
-            chain.extend(&table),
-            Err(QueueError::Order).or(Err(QueueError::Indirect))
-        );
+        assert_eq!(chain.extend(&table), Err(QueueError::Indirect));
     }
 
     #[test]

@@ -207,7 +207,8 @@ where
         self.ring.put(chain.id(), written);
         self.taken -= 1;
         self.held -= chain.weight();
-        if self.spare.len() < BATCH && self.spare.try_reserve(1).is_ok() {
+        let keep = self.spare.len() < BATCH && !self.memory.is_scarce();
+        if keep && self.spare.try_reserve(1).is_ok() {
             // Long ones give their memory back: it does not count as held any more.
             chain.clear(0);
             self.spare.push(chain);

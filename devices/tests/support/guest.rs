@@ -15,6 +15,8 @@ pub struct Guest {
     bytes: RefCell<Vec<u8>>,
     /// Pages that the device cannot access.
     pub holes: RefCell<BTreeSet<usize>>,
+    /// The device's side is short of memory.
+    pub scarce: Cell<bool>,
     /// How many windows are mapped.
     pub windows: Cell<usize>,
     /// How many batches of transfers there were.
@@ -28,6 +30,7 @@ impl Guest {
         Rc::new(Guest {
             bytes: RefCell::new(vec![0; len]),
             holes: RefCell::default(),
+            scarce: Cell::new(false),
             windows: Cell::new(0),
             batches: Cell::new(0),
             meanwhile: RefCell::default(),
@@ -124,6 +127,10 @@ impl DriverMemory for Shared {
 
     fn transfer(&self, batch: &mut [Transfer<'_, Payload>]) {
         self.0.transfer(batch);
+    }
+
+    fn is_scarce(&self) -> bool {
+        self.0.scarce.get()
     }
 }
 
