@@ -115,14 +115,14 @@ impl Uplinks {
             .for_each(|waiting| waiting.set());
     }
 
-    /// The uplink with this name, if there is one and it is connected within a few seconds.
+    /// The uplink with this name, for a client, if there is one and it is connected within a few seconds.
     pub async fn find(&self, name: &str) -> Option<Uplink> {
         let devices = frontend::discover(Class::Block).await.ok()?;
         devices.iter().find(|&&device| Vdev(device).to_string() == name)?;
         let search = async {
             loop {
                 if let Some(connected) = self.0.connected.borrow().get(name) {
-                    return Uplink::clone(&connected.uplink);
+                    return connected.uplink.for_client();
                 }
                 self.next_change().wait().await;
             }

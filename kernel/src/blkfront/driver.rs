@@ -153,7 +153,7 @@ impl FrontEnd for Driver {
         let last = self.last_domid.replace(Some(back_end.domid));
         if last.is_some_and(|last| last != back_end.domid) && self.shared.queue.cache_lost() {
             log::warn!(
-                "{}: domain {} has replaced the back end; the next flush fails",
+                "{}: domain {} has replaced the back end; flushes of clients with unflushed writes fail once",
                 self.device.name,
                 back_end.domid
             );

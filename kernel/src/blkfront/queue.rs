@@ -7,7 +7,7 @@ use core::fmt;
 use core::task::{Context, Poll, Waker};
 
 use devices::disk::{self, Completion, DiskError, Operation};
-use protocols::blkif::frontend::{self, Command, Failure, Frontend, Link, UnknownRequest};
+use protocols::blkif::frontend::{self, Command, Failure, Frontend, Link, Party, UnknownRequest};
 use protocols::blkif::nodes::Properties;
 use protocols::blkif::wire;
 use protocols::ring::{BadIndex, FrontRing};
@@ -126,13 +126,13 @@ impl Queue {
         }
     }
 
-    /// A new channel.
-    pub fn open(self: &Rc<Self>) -> Channel {
-        let key = self.inner.borrow_mut().inboxes.insert(Inbox::default());
-        Channel {
+    /// A new client.
+    pub fn join(self: &Rc<Self>) -> Rc<Client> {
+        let party = self.inner.borrow_mut().frontend.join();
+        Rc::new(Client {
             queue: self.clone(),
-            key,
-        }
+            party,
+        })
     }
 
     /// Whether nobody has a channel and no request is left.
@@ -249,10 +249,34 @@ impl Queue {
     }
 }
 
+/// One who uses the uplink, for as long as he has a handle or a channel.
+pub(super) struct Client {
+    queue: Rc<Queue>,
+    party: Party,
+}
+
+impl Client {
+    /// A new channel.
+    pub fn open(self: &Rc<Self>) -> Channel {
+        let key = self.queue.inner.borrow_mut().inboxes.insert(Inbox::default());
+        Channel {
+            client: self.clone(),
+            key,
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // Its channels, which abandon their requests, are gone.
+        self.queue.inner.borrow_mut().frontend.leave(self.party);
+    }
+}
+
 /// A stream of requests to an uplink. Requests that it abandons when it is dropped are dropped too if the back end does
 /// not have them yet.
 pub struct Channel {
-    queue: Rc<Queue>,
+    client: Rc<Client>,
     key: usize,
 }
 
@@ -260,7 +284,7 @@ impl disk::Channel for Channel {
     type Buffer = Buffer;
 
     fn reserve(&mut self, requests: usize) -> Result<(), TryReserveError> {
-        let inner = &mut *self.queue.inner.borrow_mut();
+        let inner = &mut *self.client.queue.inner.borrow_mut();
         let rooms = inner.inboxes.iter().filter(|(key, _)| *key != self.key);
         let others: usize = rooms.map(|(_, inbox)| inbox.room).sum();
         inner.frontend.reserve(others + requests)?;
@@ -272,11 +296,11 @@ impl disk::Channel for Channel {
     }
 
     fn allocate(&mut self, len: usize) -> Option<Buffer> {
-        self.queue.pool.allocate_in_turn(self.key, len)
+        self.client.queue.pool.allocate_in_turn(self.key, len)
     }
 
     fn give_up(&mut self) {
-        self.queue.pool.leave(self.key);
+        self.client.queue.pool.leave(self.key);
     }
 
     fn submit(&mut self, id: usize, operation: Operation<Buffer>) {
@@ -298,19 +322,17 @@ impl disk::Channel for Channel {
             channel: self.key,
             id,
         };
-        self.queue
-            .inner
-            .borrow_mut()
-            .frontend
-            .submit(self.key, token, command);
+        let Client { queue, party } = &*self.client;
+        queue.inner.borrow_mut().frontend.submit(*party, token, command);
     }
 
     fn commit(&mut self) {
-        self.queue.send(&mut self.queue.inner.borrow_mut());
+        let queue = &self.client.queue;
+        queue.send(&mut queue.inner.borrow_mut());
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Completion<Buffer>> {
-        let inner = &mut *self.queue.inner.borrow_mut();
+        let inner = &mut *self.client.queue.inner.borrow_mut();
         let inbox = &mut inner.inboxes[self.key];
         if let Some(completion) = inbox.completions.pop_front() {
             return Poll::Ready(completion);
@@ -319,19 +341,19 @@ impl disk::Channel for Channel {
             Some(waker) => waker.clone_from(context.waker()),
             None => inbox.waker = Some(context.waker().clone()),
         }
-        self.queue.pool.wait(self.key, context.waker());
+        self.client.queue.pool.wait(self.key, context.waker());
         Poll::Pending
     }
 }
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        self.queue.pool.leave(self.key);
-        let inner = &mut *self.queue.inner.borrow_mut();
+        self.client.queue.pool.leave(self.key);
+        let inner = &mut *self.client.queue.inner.borrow_mut();
         inner.frontend.abandon(|token| token.channel == self.key);
         inner.inboxes.remove(self.key);
         if inner.inboxes.is_empty() {
-            self.queue.attention.set();
+            self.client.queue.attention.set();
         }
     }
 }

@@ -15,7 +15,7 @@ use protocols::blkif::vdev::Vdev;
 
 use super::driver;
 use super::pool::Pool;
-use super::queue::{Broken, Channel, Queue};
+use super::queue::{Broken, Channel, Client, Queue};
 use crate::executor;
 use crate::frontend::State;
 use crate::mm::{self, PAGE_SIZE};
@@ -144,27 +144,29 @@ impl Shared {
         }
     }
 
-    fn handle(self: &Rc<Self>) -> Uplink {
+    fn handle(self: &Rc<Self>, client: Rc<Client>) -> Uplink {
         let mut handles = self.handles.borrow_mut();
         handles.retain(|it| it.strong_count() > 0);
         let watchers = Rc::new(Watchers::default());
         handles.push(Rc::downgrade(&watchers));
         Uplink {
             shared: self.clone(),
+            client,
             watchers,
         }
     }
 }
 
-/// A handle to a disk of this domain's own. Each device has its own, as a clone; all clones are of one disk.
+/// A client's handle to a disk of this domain's own. Clones are the same client's.
 pub struct Uplink {
     shared: Rc<Shared>,
+    client: Rc<Client>,
     watchers: Rc<Watchers>,
 }
 
 impl Clone for Uplink {
     fn clone(&self) -> Self {
-        self.shared.handle()
+        self.shared.handle(self.client.clone())
     }
 }
 
@@ -197,12 +199,17 @@ impl Uplink {
             properties: Cell::new(None),
             handles: RefCell::default(),
         });
-        let uplink = shared.handle();
+        let uplink = shared.handle(shared.queue.join());
         executor::spawn(driver::run(shared)).detach();
         match uplink.changed(State::Connecting).await {
             State::Removed => Err(Removed),
             State::Connecting | State::Connected => Ok(Rc::new(uplink)),
         }
+    }
+
+    /// A handle for another client: one that has turns of its own, and is told if writes of its own are lost.
+    pub fn for_client(&self) -> Self {
+        self.shared.handle(self.shared.queue.join())
     }
 
     /// The device's name by the usual encoding of its number, such as `xvdb`.
@@ -293,7 +300,7 @@ impl Disk for Uplink {
     }
 
     fn open(&self) -> Channel {
-        self.shared.queue.open()
+        self.client.open()
     }
 
     fn poll_geometry(&self, seen: &Geometry, context: &mut Context<'_>) -> Poll<Geometry> {

@@ -14,12 +14,13 @@
 //! another use, nor stores data later than its successor.
 //!
 //! What the old back end acknowledged but had in a volatile cache survives if that cache does. If it may be gone, the
-//! caller says so ([`cache_lost`](Frontend::cache_lost)), and the next flush fails, like an fsync after a write-back error.
+//! caller says so ([`cache_lost`](Frontend::cache_lost)), and the next flush of each party that has such writes fails, like an fsync after a
+//! write-back error.
 //!
 //! # Abandoned requests
 //! A client that goes away abandons its requests. Those that the back end does not have yet are dropped. While it has
-//! others, no new request starts, so that a write of the old client cannot overtake one of the next; and they are not sent
-//! again after a disconnect.
+//! others that change the disk, no new request starts, so that a write of the old client cannot overtake one of the next; and they are not
+//! sent again after a disconnect.
 
 use alloc::collections::{BinaryHeap, TryReserveError, VecDeque};
 use alloc::vec::Vec;
@@ -56,9 +57,23 @@ struct Slot<P> {
     part: Option<Part<P>>,
 }
 
+/// One who makes requests: a client, however many streams of requests it has. It has turns of its own, and is told of its own lost writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Party(usize);
+
+/// What is known of a party's writes.
+#[derive(Default)]
+struct Writes {
+    /// Which of all acknowledged writes the last one of the party's is.
+    last: u64,
+    /// Acknowledged ones may be gone, and the party has not been told yet.
+    lost: bool,
+}
+
 /// The requests of one front end. `T` is the caller's token, `P` its payload.
 pub struct Frontend<T, P> {
     link: Option<Link>,
+    parties: Slab<Writes>,
     records: Slab<Record<T, P>>,
     /// Requests not fully sent, except write-zeroes. Only the first can be partly sent.
     queue: Turns,
@@ -77,13 +92,13 @@ pub struct Frontend<T, P> {
     /// Empty between uses, and kept for its allocation: the order in which requests came.
     order: Vec<(u64, usize)>,
     /// Abandoned requests that the back end has.
+    abandoned: usize,
+    /// Those of them that change the disk: no request starts before they end.
     held_by: usize,
     sequence: u64,
     /// Writes acknowledged, and how many of them are known to be durable.
     acknowledged: u64,
     durable: u64,
-    /// Acknowledged writes may be gone, and nobody has been told yet.
-    lost: bool,
     counters: Counters,
 }
 
@@ -98,6 +113,7 @@ impl<T, P: Payload> Frontend<T, P> {
     pub const fn new() -> Self {
         Self {
             link: None,
+            parties: Slab::new(),
             records: Slab::new(),
             queue: Turns::new(),
             zero_queue: Turns::new(),
@@ -108,11 +124,11 @@ impl<T, P: Payload> Frontend<T, P> {
             indirect: Vec::new(),
             finished: VecDeque::new(),
             order: Vec::new(),
+            abandoned: 0,
             held_by: 0,
             sequence: 0,
             acknowledged: 0,
             durable: 0,
-            lost: false,
             counters: Counters::NONE,
         }
     }
@@ -146,7 +162,7 @@ impl<T, P: Payload> Frontend<T, P> {
     /// Makes room for this many requests in all, so that nothing that is done with them asks for much memory at a time.
     pub fn reserve(&mut self, requests: usize) -> Result<(), TryReserveError> {
         // Those of clients that are gone come on top.
-        let requests = requests + self.held_by;
+        let requests = requests + self.abandoned;
         let more = |len: usize| requests.saturating_sub(len);
         self.finished.try_reserve(more(self.finished.len()))?;
         self.order.try_reserve(requests)?;
@@ -159,8 +175,18 @@ impl<T, P: Payload> Frontend<T, P> {
         Ok(())
     }
 
+    /// A new party.
+    pub fn join(&mut self) -> Party {
+        Party(self.parties.insert(Writes::default()))
+    }
+
+    /// A party is gone, with nobody left to be told of its writes. It must have no requests but [abandoned](Self::abandon) ones.
+    pub fn leave(&mut self, party: Party) {
+        self.parties.remove(party.0);
+    }
+
     /// Takes a request of a party's. It starts with the next [`pump`](Self::pump) that has room for it.
-    pub fn submit(&mut self, party: usize, token: T, command: Command<P>) {
+    pub fn submit(&mut self, party: Party, token: T, command: Command<P>) {
         let (kind, sector, sectors, payload) = match command {
             Command::Read { sector, payload } => {
                 (Kind::Read, sector, payload.bytes() as u64 / 512, Some(payload))
@@ -175,8 +201,8 @@ impl<T, P: Payload> Frontend<T, P> {
         self.sequence += 1;
         let length = if kind.has_data() { sectors } else { 1 };
         let key = self.records.insert(Record {
-            party,
-            token,
+            party: party.0,
+            token: Some(token),
             kind,
             sector,
             sectors,
@@ -187,9 +213,8 @@ impl<T, P: Payload> Frontend<T, P> {
             sent: 0,
             outstanding: 0,
             failure: None,
-            abandoned: false,
         });
-        self.queue_of(kind).push(party, key);
+        self.queue_of(kind).push(party.0, key);
     }
 
     /// Puts on the ring what fits. To be called after submissions and after responses; then the caller
@@ -290,13 +315,13 @@ impl<T, P: Payload> Frontend<T, P> {
     pub fn disconnect(&mut self) {
         self.link = None;
         self.zeroing = false;
-        self.held_by = 0;
+        (self.abandoned, self.held_by) = (0, 0);
         for slot in &mut self.slots {
             if let Some(part) = slot.part.take() {
                 self.indirect.extend(part.indirect);
             }
         }
-        self.records.retain(|_, record| !record.abandoned);
+        self.records.retain(|_, record| !record.is_abandoned());
         for (_, record) in &mut self.records {
             self.counters.replayed += u64::from(record.sent > 0);
             record.length = if record.kind.has_data() { record.sectors } else { 1 };
@@ -317,30 +342,35 @@ impl<T, P: Payload> Frontend<T, P> {
         self.order = order;
     }
 
-    /// While disconnected: the next back end does not have what the last one had in its volatile cache. If there may be
-    /// acknowledged writes among it, the next flush fails. Returns whether that is so.
+    /// While disconnected: the next back end does not have what the last one had in its volatile cache. Each party that may have
+    /// acknowledged writes among it is told by its next flush, which fails. Returns whether there is one that has not been told.
     pub fn cache_lost(&mut self) -> bool {
-        if self.acknowledged > self.durable {
-            self.durable = self.acknowledged;
-            self.lost = true;
+        let mut lost = false;
+        for (_, writes) in &mut self.parties {
+            writes.lost |= writes.last > self.durable;
+            lost |= writes.lost;
         }
-        self.lost
+        self.durable = self.acknowledged;
+        lost
     }
 
     /// Gives the requests that `belongs` selects up: nobody waits for them any more.
     pub fn abandon(&mut self, belongs: impl Fn(&T) -> bool) {
-        let mut held_by = 0;
+        let (mut abandoned, mut held_by) = (0, 0);
         self.records.retain(|_, record| {
-            if record.abandoned || !belongs(&record.token) {
+            if !record.token.as_ref().is_some_and(&belongs) {
                 return true;
             }
-            record.abandoned = true;
+            record.token = None;
             record.length = record.sent;
-            held_by += usize::from(record.outstanding > 0);
-            record.outstanding > 0
+            let pending = record.outstanding > 0;
+            abandoned += usize::from(pending);
+            held_by += usize::from(pending && record.kind.changes_disk());
+            pending
         });
+        self.abandoned += abandoned;
         self.held_by += held_by;
-        let unsent = |key: usize| self.records.get(key).is_some_and(|record| !record.abandoned);
+        let unsent = |key: usize| self.records.get(key).is_some_and(|record| !record.is_abandoned());
         self.queue.retain(unsent);
         self.zero_queue.retain(unsent);
         self.finished.retain(|finished| !belongs(&finished.token));
@@ -351,11 +381,11 @@ impl<T, P: Payload> Frontend<T, P> {
         debug_assert!(self.link.is_none());
         while let Some(key) = self.queue.pop().or_else(|| self.zero_queue.pop()) {
             let Record { token, payload, .. } = self.records.remove(key);
-            self.finished.push_back(Finished {
+            self.finished.extend(token.map(|token| Finished {
                 token,
                 result: Err(Failure::Io),
                 payload,
-            });
+            }));
         }
     }
 
@@ -443,13 +473,13 @@ impl<T, P: Payload> Frontend<T, P> {
             return;
         }
         let Record {
+            party,
             token,
             kind,
             sectors,
             payload,
             covers,
             failure,
-            abandoned,
             ..
         } = self.records.remove(key);
         let mut result = failure.map_or(Ok(()), Err);
@@ -460,6 +490,9 @@ impl<T, P: Payload> Frontend<T, P> {
                 Kind::Write | Kind::WriteZeroes => {
                     self.counters.bytes_written += sectors * 512;
                     self.acknowledged += 1;
+                    if token.is_some() {
+                        self.parties[party].last = self.acknowledged;
+                    }
                     if self
                         .link
                         .as_ref()
@@ -468,22 +501,25 @@ impl<T, P: Payload> Frontend<T, P> {
                         self.durable = self.acknowledged;
                     }
                 }
-                Kind::Flush if self.lost && !abandoned => {
-                    self.lost = false;
-                    result = Err(Failure::Io);
+                Kind::Flush => {
+                    self.durable = self.durable.max(covers);
+                    if token.is_some() && mem::take(&mut self.parties[party].lost) {
+                        result = Err(Failure::Io);
+                    }
                 }
-                Kind::Flush => self.durable = self.durable.max(covers),
                 Kind::Discard => {}
             }
         }
-        if abandoned {
-            self.held_by -= 1;
-        } else {
-            self.finished.push_back(Finished {
+        match token {
+            Some(token) => self.finished.push_back(Finished {
                 token,
                 result,
                 payload,
-            });
+            }),
+            None => {
+                self.abandoned -= 1;
+                self.held_by -= usize::from(kind.changes_disk());
+            }
         }
     }
 

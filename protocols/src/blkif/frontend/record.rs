@@ -28,13 +28,18 @@ impl Kind {
     pub fn has_data(self) -> bool {
         matches!(self, Kind::Read | Kind::Write | Kind::WriteZeroes)
     }
+
+    pub fn changes_disk(self) -> bool {
+        matches!(self, Kind::Write | Kind::WriteZeroes | Kind::Discard)
+    }
 }
 
 /// A request from its submission to its end.
 pub(super) struct Record<T, P> {
-    /// Whose it is, as far as turns go.
+    /// Whose it is. Of an abandoned one, it may be somebody else's number by now.
     pub party: usize,
-    pub token: T,
+    /// `None` if it is abandoned: nobody waits for it.
+    pub token: Option<T>,
     pub kind: Kind,
     pub sector: u64,
     pub sectors: u64,
@@ -51,11 +56,13 @@ pub(super) struct Record<T, P> {
     pub outstanding: u32,
     /// The first failure.
     pub failure: Option<Failure>,
-    /// Nobody waits for it.
-    pub abandoned: bool,
 }
 
 impl<T, P: Payload> Record<T, P> {
+    pub fn is_abandoned(&self) -> bool {
+        self.token.is_none()
+    }
+
     /// How many pages the data has that is still to be sent, as far as one ring request can name them at all: there are
     /// only so many `zeros`.
     pub fn pages_left(&self, zeros: Option<&P>) -> usize {

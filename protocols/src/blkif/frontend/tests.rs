@@ -14,6 +14,7 @@ const STRIDE: u64 = 512;
 /// A front end, its back end, and what is known about each request.
 struct Bed {
     front: Frontend<usize, Pages>,
+    parties: [Party; 3],
     ring: Option<FrontRing<Shared>>,
     back: Backend,
     submitted: Vec<(Kind, u64)>,
@@ -30,9 +31,11 @@ impl Bed {
             front.add_indirect_page(Pages::new(&back.world, 8));
         }
         front.set_zeros(Pages::new(&back.world, 160));
+        let parties = core::array::from_fn(|_| front.join());
         let (submitted, results, abandoned) = Default::default();
         Self {
             front,
+            parties,
             ring: None,
             back,
             submitted,
@@ -110,8 +113,12 @@ impl Bed {
             .unwrap_or(0)
     }
 
-    /// Each request has a range of its own, filled with a stamp of its own before.
     fn submit(&mut self, kind: Kind, sectors: u64) -> usize {
+        self.submit_as(self.parties[self.submitted.len() % 3], kind, sectors)
+    }
+
+    /// Each request has a range of its own, filled with a stamp of its own before.
+    fn submit_as(&mut self, party: Party, kind: Kind, sectors: u64) -> usize {
         let token = self.submitted.len();
         let sector = token as u64 * STRIDE;
         assert!(sector + STRIDE <= DISK_SECTORS);
@@ -136,8 +143,15 @@ impl Bed {
             Kind::Discard => Command::Discard { sector, sectors },
             Kind::WriteZeroes => Command::WriteZeroes { sector, sectors },
         };
-        self.front.submit(token % 3, token, command);
+        self.front.submit(party, token, command);
         token
+    }
+
+    /// How a request ends, with an honest back end.
+    fn result_of(&mut self, party: Party, kind: Kind) -> Result<(), Failure> {
+        let token = self.submit_as(party, kind, if kind == Kind::Flush { 0 } else { 8 });
+        self.finish();
+        self.results[&token]
     }
 
     /// Runs with an honest back end until nothing is left.
@@ -352,12 +366,9 @@ fn a_withdrawn_operation_is_unsupported_once() {
 fn a_lost_cache_fails_the_next_flush() {
     let mut bed = connected(32);
     bed.failing = true;
-    let flush_of = |bed: &mut Bed| {
-        let token = bed.submit(Kind::Flush, 0);
-        bed.finish();
-        bed.results[&token]
-    };
-    bed.submit(Kind::Write, 8);
+    let party = bed.parties[0];
+    let flush_of = |bed: &mut Bed| bed.result_of(party, Kind::Flush);
+    bed.submit_as(party, Kind::Write, 8);
     bed.finish();
     bed.disconnect(0);
     assert!(bed.front.cache_lost());
@@ -367,10 +378,10 @@ fn a_lost_cache_fails_the_next_flush() {
     assert!(!bed.front.cache_lost(), "all was flushed before");
     assert_eq!(flush_of(&mut bed), Ok(()));
     // A flush covers what was acknowledged when it was submitted, and no more.
-    let flush = bed.submit(Kind::Flush, 0);
+    let flush = bed.submit_as(party, Kind::Flush, 0);
     bed.pump();
     while bed.back.take() {}
-    bed.submit(Kind::Write, 8);
+    bed.submit_as(party, Kind::Write, 8);
     bed.pump();
     while bed.back.take() {}
     bed.back.answer(1, status::OKAY);
@@ -380,6 +391,44 @@ fn a_lost_cache_fails_the_next_flush() {
     assert_eq!(bed.results[&flush], Ok(()));
     bed.disconnect(0);
     assert!(bed.front.cache_lost());
+}
+
+#[test]
+fn each_party_is_told_of_its_own_lost_writes() {
+    let mut bed = connected(32);
+    bed.failing = true;
+    let [one, two, idle] = bed.parties;
+    let lose = |bed: &mut Bed| {
+        bed.disconnect(0);
+        assert!(bed.front.cache_lost());
+    };
+    for party in [one, two, two] {
+        assert_eq!(bed.result_of(party, Kind::Write), Ok(()));
+    }
+    lose(&mut bed);
+    for (party, result) in [
+        (idle, Ok(())),
+        (one, Err(Failure::Io)),
+        (one, Ok(())),
+        (two, Err(Failure::Io)),
+        (two, Ok(())),
+    ] {
+        assert_eq!(bed.result_of(party, Kind::Flush), result);
+    }
+    // A flush is for everybody's writes.
+    bed.result_of(one, Kind::Write).unwrap();
+    bed.result_of(idle, Kind::Flush).unwrap();
+    bed.result_of(two, Kind::WriteZeroes).unwrap();
+    lose(&mut bed);
+    assert_eq!(bed.result_of(one, Kind::Flush), Ok(()));
+    assert_eq!(bed.result_of(two, Kind::Flush), Err(Failure::Io));
+    // Nobody is told in the place of one that is gone.
+    bed.result_of(one, Kind::Write).unwrap();
+    lose(&mut bed);
+    bed.front.leave(one);
+    let next = bed.front.join();
+    assert!(!bed.front.cache_lost());
+    assert_eq!(bed.result_of(next, Kind::Flush), Ok(()));
 }
 
 #[test]
@@ -407,13 +456,37 @@ fn new_requests_wait_for_abandoned_ones() {
 }
 
 #[test]
+fn nothing_waits_for_abandoned_reads() {
+    let mut bed = connected(32);
+    let [reader, flusher, other] = bed.parties;
+    for (party, kind) in [(reader, Kind::Read), (flusher, Kind::Flush)] {
+        let token = bed.submit_as(party, kind, 8);
+        bed.pump();
+        assert!(bed.back.take());
+        bed.front.abandon(|it| *it == token);
+        bed.front.leave(party);
+        bed.abandoned.push(token);
+        let next = bed.submit_as(other, Kind::Read, 8);
+        bed.pump();
+        assert!(bed.back.take(), "the abandoned {kind:?} holds others up");
+        bed.back.answer(1, status::OKAY);
+        bed.respond();
+        assert_eq!(bed.results[&next], Ok(()));
+        // The answer to nobody is in order.
+        bed.back.answer(0, status::OKAY);
+        bed.respond();
+        assert_eq!(bed.front.pending(), 0);
+    }
+}
+
+#[test]
 fn ranges_are_checked() {
     let mut bed = connected(32);
     bed.failing = true;
     let world = bed.back.world.clone();
     let mut expect = |command, expected| {
         bed.submitted.push((Kind::Flush, 0));
-        bed.front.submit(0, bed.submitted.len() - 1, command);
+        bed.front.submit(bed.parties[0], bed.submitted.len() - 1, command);
         bed.pump();
         assert_eq!(bed.results.remove(&(bed.submitted.len() - 1)), Some(expected));
         assert!(!bed.back.take());
