@@ -7,6 +7,7 @@ use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
+use core::future::pending;
 
 use protocols::blkif::frontend::Link;
 use protocols::blkif::nodes::{FlushSupport, Properties, Transport};
@@ -25,23 +26,36 @@ use crate::frontend::{
 };
 use crate::grant::{Access, Granted};
 use crate::mm::PAGE_SIZE;
-use crate::sync::{Either, select};
-use crate::time::{self, Instant};
+use crate::sync::select;
+use crate::time;
 use crate::xenbus;
 
 /// Keeps an uplink connected until its device is removed.
 pub(super) async fn run(shared: Rc<Shared>) {
-    frontend::live(Driver {
-        device: Device::new(
-            Class::Block,
-            shared.device,
-            format!("uplink {}", Vdev(shared.device)),
-        ),
+    let name = format!("uplink {}", Vdev(shared.device));
+    let driver = Driver {
+        device: Device::new(Class::Block, shared.device, name.clone()),
         last_domid: Cell::new(None),
-        deadline: Cell::new(shared.deadline()),
-        shared,
-    })
-    .await;
+        shared: shared.clone(),
+    };
+    select(frontend::live(driver), limit_waiting(&shared, &name)).await;
+}
+
+/// Lets requests fail that wait for a connection for too long, whatever it is that the front end waits for.
+async fn limit_waiting(shared: &Shared, name: &str) {
+    let Some(patience) = shared.options.patience else {
+        return pending().await;
+    };
+    let watchers = shared.watchers();
+    while shared.state() != State::Removed {
+        let connected = shared.changed(&watchers, State::Connecting);
+        if time::timeout(patience, connected).await.is_err() {
+            log::error!("{name}: no back end for {patience:?}; requests fail");
+            shared.queue.fail();
+            shared.changed(&watchers, State::Connecting).await;
+        }
+        shared.changed(&watchers, State::Connected).await;
+    }
 }
 
 /// What looks after one uplink.
@@ -50,8 +64,6 @@ struct Driver {
     device: Device,
     /// The domain of the last back end.
     last_domid: Cell<Option<u16>>,
-    /// When requests fail that wait for a connection, unless they do so already.
-    deadline: Cell<Option<Instant>>,
 }
 
 /// What belongs to a ring that a back end knows of. The ring itself is the queue's.
@@ -72,13 +84,8 @@ impl FrontEnd for Driver {
     }
 
     fn set_state(&self, state: State) {
-        match state {
-            State::Connecting if self.shared.state() == State::Connected => {
-                self.deadline.set(self.shared.deadline())
-            }
-            State::Connecting => {}
-            State::Connected => self.deadline.set(None),
-            State::Removed => self.shared.queue.fail(),
+        if state == State::Removed {
+            self.shared.queue.fail();
         }
         self.shared.set_state(state);
     }
@@ -87,23 +94,8 @@ impl FrontEnd for Driver {
         !self.shared.queue.is_idle()
     }
 
-    /// Requests that wait for a connection too long fail.
     async fn attention(&self) -> Result<(), End> {
-        let attention = self.shared.queue.attention.wait();
-        match self.deadline.get() {
-            None => attention.await,
-            Some(deadline) => {
-                if let Either::Second(()) = select(attention, time::sleep_until(deadline)).await {
-                    let patience = self.shared.options.patience.unwrap_or_default();
-                    log::error!(
-                        "{}: no back end for {patience:?}; requests fail",
-                        self.device.name
-                    );
-                    self.deadline.set(None);
-                    self.shared.queue.fail();
-                }
-            }
-        }
+        self.shared.queue.attention.wait().await;
         match self.shared.broken.take() {
             Some(broken) => Err(End::Broken(format!("{broken}"))),
             None => Ok(()),

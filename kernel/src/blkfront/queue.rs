@@ -159,8 +159,10 @@ impl Queue {
     /// Hears and says nothing more on the ring, and gives it back. The back end may still be at work with it and with the
     /// requests.
     pub fn hang_up(&self) -> Option<Granted> {
-        let line = self.inner.borrow_mut().line.take()?;
-        Some(line.ring.into_memory().0)
+        let inner = &mut *self.inner.borrow_mut();
+        let line = inner.line.take();
+        self.send(inner);
+        Some(line?.ring.into_memory().0)
     }
 
     /// After [`hang_up`](Self::hang_up), when the back end cannot reach any page any more: lets requests wait for the next connection.
@@ -168,7 +170,7 @@ impl Queue {
         self.inner.borrow_mut().frontend.disconnect();
     }
 
-    /// While disconnected: fails all requests, and those to come before the next connection.
+    /// Fails all requests, and those to come before the next connection, but none while there is a connection.
     pub fn fail(&self) {
         let inner = &mut *self.inner.borrow_mut();
         inner.failing = true;

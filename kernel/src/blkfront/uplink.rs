@@ -19,7 +19,6 @@ use super::queue::{Broken, Channel, Client, Queue};
 use crate::executor;
 use crate::frontend::State;
 use crate::mm::{self, PAGE_SIZE};
-use crate::time::{self, Instant};
 
 /// The most sectors of one discard (1 GiB): Linux's back end does nothing else on the ring meanwhile.
 const MAX_DISCARD: u32 = 1 << 21;
@@ -109,14 +108,9 @@ pub(super) struct Shared {
 
 /// Tasks that wait at one handle for a change of state or geometry. They go with the handle, so that clients that come
 /// and go leave none behind.
-type Watchers = RefCell<Vec<Waker>>;
+pub(super) type Watchers = RefCell<Vec<Waker>>;
 
 impl Shared {
-    /// When requests fail that wait for a connection from now on.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.options.patience.map(|patience| time::now() + patience)
-    }
-
     pub fn state(&self) -> State {
         self.state.get()
     }
@@ -144,16 +138,41 @@ impl Shared {
         }
     }
 
-    fn handle(self: &Rc<Self>, client: Rc<Client>) -> Uplink {
+    /// Waits until it is doing something else than `seen`.
+    pub async fn changed(&self, watchers: &Watchers, seen: State) -> State {
+        poll_fn(|context| {
+            let state = self.state();
+            if state != seen {
+                return Poll::Ready(state);
+            }
+            watch(watchers, context);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// A place to wait at.
+    pub fn watchers(&self) -> Rc<Watchers> {
         let mut handles = self.handles.borrow_mut();
         handles.retain(|it| it.strong_count() > 0);
         let watchers = Rc::new(Watchers::default());
         handles.push(Rc::downgrade(&watchers));
+        watchers
+    }
+
+    fn handle(self: &Rc<Self>, client: Rc<Client>) -> Uplink {
         Uplink {
             shared: self.clone(),
             client,
-            watchers,
+            watchers: self.watchers(),
         }
+    }
+}
+
+fn watch(watchers: &Watchers, context: &Context<'_>) {
+    let mut watchers = watchers.borrow_mut();
+    if !watchers.iter().any(|it| it.will_wake(context.waker())) {
+        watchers.push(context.waker().clone());
     }
 }
 
@@ -229,22 +248,7 @@ impl Uplink {
 
     /// Waits until it is doing something else than `seen`.
     pub async fn changed(&self, seen: State) -> State {
-        poll_fn(|context| {
-            let state = self.state();
-            if state != seen {
-                return Poll::Ready(state);
-            }
-            self.watch(context);
-            Poll::Pending
-        })
-        .await
-    }
-
-    fn watch(&self, context: &Context<'_>) {
-        let mut watchers = self.watchers.borrow_mut();
-        if !watchers.iter().any(|it| it.will_wake(context.waker())) {
-            watchers.push(context.waker().clone());
-        }
+        self.shared.changed(&self.watchers, seen).await
     }
 
     /// What it did so far.
@@ -308,7 +312,7 @@ impl Disk for Uplink {
         if geometry != *seen {
             return Poll::Ready(geometry);
         }
-        self.watch(context);
+        watch(&self.watchers, context);
         Poll::Pending
     }
 }

@@ -356,16 +356,40 @@ impl<T, P: Payload> Frontend<T, P> {
 
     /// Gives the requests that `belongs` selects up: nobody waits for them any more.
     pub fn abandon(&mut self, belongs: impl Fn(&T) -> bool) {
+        self.give_up(&belongs, |_, _| {});
+        self.finished.retain(|finished| !belongs(&finished.token));
+    }
+
+    /// While nothing is sent: fails every request. What the back end has, it may still be at work on, so that keeps its payload until
+    /// [`disconnect`](Self::disconnect), but is not sent again.
+    pub fn fail_all(&mut self) {
+        let mut finished = mem::take(&mut self.finished);
+        self.give_up(
+            |_| true,
+            |token, payload| {
+                finished.push_back(Finished {
+                    token,
+                    result: Err(Failure::Io),
+                    payload,
+                });
+            },
+        );
+        self.finished = finished;
+    }
+
+    /// Lets go of the requests that `belongs` selects, except for what the back end has of them. Each one's token goes to `tell`, with its
+    /// payload if the back end does not have that.
+    fn give_up(&mut self, belongs: impl Fn(&T) -> bool, mut tell: impl FnMut(T, Option<P>)) {
         let (mut abandoned, mut held_by) = (0, 0);
         self.records.retain(|_, record| {
-            if !record.token.as_ref().is_some_and(&belongs) {
+            let Some(token) = record.token.take_if(|token| belongs(token)) else {
                 return true;
-            }
-            record.token = None;
-            record.length = record.sent;
+            };
             let pending = record.outstanding > 0;
+            record.length = record.sent;
             abandoned += usize::from(pending);
             held_by += usize::from(pending && record.kind.changes_disk());
+            tell(token, if pending { None } else { record.payload.take() });
             pending
         });
         self.abandoned += abandoned;
@@ -373,20 +397,6 @@ impl<T, P: Payload> Frontend<T, P> {
         let unsent = |key: usize| self.records.get(key).is_some_and(|record| !record.is_abandoned());
         self.queue.retain(unsent);
         self.zero_queue.retain(unsent);
-        self.finished.retain(|finished| !belongs(&finished.token));
-    }
-
-    /// While disconnected: fails every request.
-    pub fn fail_all(&mut self) {
-        debug_assert!(self.link.is_none());
-        while let Some(key) = self.queue.pop().or_else(|| self.zero_queue.pop()) {
-            let Record { token, payload, .. } = self.records.remove(key);
-            self.finished.extend(token.map(|token| Finished {
-                token,
-                result: Err(Failure::Io),
-                payload,
-            }));
-        }
     }
 
     fn queue_of(&mut self, kind: Kind) -> &mut Turns {

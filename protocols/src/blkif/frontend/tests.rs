@@ -47,6 +47,7 @@ impl Bed {
 
     fn connect(&mut self, pages: usize, indirect: u16) {
         if self.ring.is_none() {
+            self.disconnect(0);
             let (ring, link) = self.back.connect(pages, indirect);
             self.front.connect(link, ring.capacity());
             self.ring = Some(ring);
@@ -55,10 +56,18 @@ impl Bed {
     }
 
     fn disconnect(&mut self, done: usize) {
-        if self.ring.take().is_some() {
+        self.ring = None;
+        if self.front.link().is_some() {
             self.back.die(done);
             self.front.disconnect();
         }
+    }
+
+    /// Hears and says nothing more, which the back end may not notice, and fails what there is.
+    fn fail_all(&mut self) {
+        self.ring = None;
+        self.front.fail_all();
+        self.reap();
     }
 
     fn pump(&mut self) {
@@ -263,8 +272,7 @@ fn run(steps: Vec<Step>, faults: bool, indirect_pages: usize) {
                 bed.abandoned
                     .extend(given_up.filter(|it| !bed.results.contains_key(it)));
             }
-            Step::FailAll if bed.ring.is_none() => bed.front.fail_all(),
-            Step::FailAll => {}
+            Step::FailAll => bed.fail_all(),
         }
     }
     bed.finish();
@@ -477,6 +485,30 @@ fn nothing_waits_for_abandoned_reads() {
         bed.respond();
         assert_eq!(bed.front.pending(), 0);
     }
+}
+
+#[test]
+fn what_the_back_end_has_fails_but_keeps_its_payload() {
+    let mut bed = connected(0);
+    bed.failing = true;
+    let payloads = |bed: &Bed| std::rc::Rc::strong_count(&bed.back.world);
+    let before = payloads(&bed);
+    // The ring has room for a part of the last but one, and nothing of the last.
+    let tokens = [8, 500, 500, 500, 500, 500, 500, 8].map(|sectors| bed.submit(Kind::Write, sectors));
+    bed.pump();
+    while bed.back.take() {}
+    bed.back.answer(1, status::OKAY);
+    bed.fail_all();
+    assert_eq!(tokens.map(|it| bed.results[&it]), [Err(Failure::Io); 8]);
+    assert_eq!((bed.front.pending(), payloads(&bed) - before), (7, 7));
+    // So does what comes later.
+    let token = bed.submit(Kind::Read, 8);
+    bed.fail_all();
+    assert_eq!(bed.results[&token], Err(Failure::Io));
+    bed.disconnect(9);
+    assert_eq!((bed.front.pending(), payloads(&bed)), (0, before));
+    bed.connect(1, 0);
+    assert!(!bed.back.take(), "a request that has failed is sent again");
 }
 
 #[test]
