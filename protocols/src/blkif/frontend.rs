@@ -24,6 +24,7 @@
 
 use alloc::collections::{BinaryHeap, TryReserveError, VecDeque};
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use core::mem;
 
 use slab::Slab;
@@ -90,7 +91,7 @@ pub struct Frontend<T, P> {
     indirect: Vec<P>,
     finished: VecDeque<Finished<T, P>>,
     /// Empty between uses, and kept for its allocation: the order in which requests came.
-    order: Vec<(u64, usize)>,
+    order: BinaryHeap<Reverse<(u64, usize)>>,
     /// Abandoned requests that the back end has.
     abandoned: usize,
     /// Those of them that change the disk: no request starts before they end.
@@ -123,7 +124,7 @@ impl<T, P: Payload> Frontend<T, P> {
             free_slots: Vec::new(),
             indirect: Vec::new(),
             finished: VecDeque::new(),
-            order: Vec::new(),
+            order: BinaryHeap::new(),
             abandoned: 0,
             held_by: 0,
             sequence: 0,
@@ -330,12 +331,14 @@ impl<T, P: Payload> Frontend<T, P> {
             record.failure = None;
         }
         let mut order = mem::take(&mut self.order);
-        order.extend(self.records.iter().map(|(key, record)| (record.sequence, key)));
-        // By a heap: the library's other sorts are large, and this is for once in a while.
-        let mut order = BinaryHeap::from(order).into_sorted_vec();
+        order.extend(
+            self.records
+                .iter()
+                .map(|(key, record)| Reverse((record.sequence, key))),
+        );
         self.queue = Turns::new();
         self.zero_queue = Turns::new();
-        for (_, key) in order.drain(..) {
+        while let Some(Reverse((_, key))) = order.pop() {
             let Record { party, kind, .. } = self.records[key];
             self.queue_of(kind).push(party, key);
         }
