@@ -4,7 +4,7 @@
 use crate::xenbus::State;
 
 /// What xenstore and the back end's own memory say at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Situation {
     /// The state in the back end's own directory, which the toolstack writes too. `None` when the directory is gone.
     pub own: Option<State>,
@@ -17,7 +17,7 @@ pub struct Situation {
 }
 
 /// The next step. After each, the situation is looked at again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Wait until something changes.
     Wait,
@@ -84,6 +84,7 @@ impl Situation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
 
     fn all() -> impl Iterator<Item = Situation> {
         let nodes = || State::ALL.into_iter().map(Some).chain([None]);
@@ -221,5 +222,214 @@ mod tests {
         };
         assert_eq!(closed.step(), Step::End);
         assert_eq!(after(closed, Step::End).unwrap().step(), Step::Finish);
+    }
+
+    /// Both ends of a device, and the toolstack.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    struct World {
+        situation: Situation,
+        /// What the back end is about to do, and the state that it saw when it decided on that: meanwhile, all may change.
+        plan: Option<(Step, State)>,
+        /// The back end was connected when the front end entered Closing.
+        owed_closing: bool,
+    }
+
+    const NEW: World = World {
+        situation: Situation {
+            own: Some(State::Initialising),
+            online: true,
+            front: Some(State::Initialising),
+            connected: false,
+        },
+        plan: None,
+        owed_closing: false,
+    };
+
+    impl World {
+        /// After the back end has looked, or has done what it planned, with success or without. `None` after the last step.
+        fn back_end(mut self, success: bool) -> Option<Self> {
+            let Some((step, from)) = self.plan.take() else {
+                let step = self.situation.step();
+                self.plan = (step != Step::Wait).then(|| (step, self.situation.own.unwrap_or_default()));
+                return Some(self);
+            };
+            let to = match step {
+                Step::Wait => unreachable!("that is not planned"),
+                Step::Offer => State::InitWait,
+                Step::Connect if success => {
+                    assert!(!self.situation.connected, "connected twice: {self:?}");
+                    self.situation.connected = true;
+                    State::Connected
+                }
+                Step::Connect | Step::Close => State::Closing,
+                Step::End => {
+                    self.situation.connected = false;
+                    State::Closed
+                }
+                Step::Finish => return None,
+            };
+            // As `advance` does: not if somebody else has written the state.
+            if self.situation.own == Some(from) {
+                self.situation.own = Some(to);
+            }
+            Some(self)
+        }
+
+        fn front(mut self, state: Option<State>) -> Self {
+            let now = self.situation;
+            self.owed_closing = state == Some(State::Closing)
+                && (self.owed_closing || now.connected && now.own == Some(State::Connected));
+            self.situation.front = state;
+            self
+        }
+
+        /// After what Linux's xenbus and the bus driver do at the back end's state. A guest that shuts down closes when it sees Closing; all else
+        /// is a matter of a timeout.
+        fn front_end(self) -> Self {
+            use State::{Closed, Closing, Connected, InitWait, Initialised, Initialising};
+            let Situation {
+                own: Some(own),
+                front: Some(front),
+                ..
+            } = self.situation
+            else {
+                return self;
+            };
+            match (front, own) {
+                (Initialising, InitWait) => self.front(Some(Initialised)),
+                (Initialised, Connected) => self.front(Some(Connected)),
+                (Initialising | Initialised | Connected, Closing) => self.front(Some(Closing)),
+                (Closing, Closing) => self.front(Some(Closed)),
+                (Initialised | Connected | Closing, Closed) => {
+                    assert!(!self.owed_closing, "Closing was not to be seen: {self:?}");
+                    self.front(Some(Closed))
+                }
+                _ => self,
+            }
+        }
+
+        fn with(mut self, change: impl FnOnce(&mut Situation)) -> Self {
+            change(&mut self.situation);
+            self
+        }
+
+        /// After each of the things that a toolstack does, and that befall a guest or its connection.
+        fn others(self) -> Vec<Self> {
+            let broken = Self {
+                // Who breaks the rules is owed nothing.
+                owed_closing: false,
+                ..self.with(|now| now.connected = false)
+            };
+            // What has closed already, libxl leaves in that state.
+            let detach = |now: &mut Situation| {
+                now.online = false;
+                now.own = now
+                    .own
+                    .map(|own| if own == State::Closed { own } else { State::Closing });
+            };
+            let dead = self.front(None);
+            let removed = |now: &mut Situation| now.own = None;
+            vec![
+                broken,
+                dead,
+                self.with(detach),
+                dead.with(detach),
+                self.with(removed),
+                dead.with(removed),
+            ]
+        }
+
+        /// When the back end, and the front end if it is one by the book, have done what there is to do. `None` if the device is done with.
+        fn at_rest(mut self, by_the_book: bool) -> Option<Self> {
+            for _ in 0..40 {
+                let mut next = self.back_end(true)?;
+                if by_the_book && next.plan.is_none() {
+                    next = next.front_end();
+                }
+                if next == self {
+                    return Some(self);
+                }
+                self = next;
+            }
+            panic!("it does not come to rest: {self:?}");
+        }
+    }
+
+    /// Calls `check` for everything that can come of a new device, in whatever order the ends and the toolstack act.
+    fn explore(front_end: impl Fn(World) -> Vec<World>, check: impl Fn(World)) {
+        let (mut seen, mut next) = (HashSet::new(), vec![NEW]);
+        while let Some(world) = next.pop() {
+            if seen.insert(world) {
+                check(world);
+                next.extend([true, false].into_iter().filter_map(|it| world.back_end(it)));
+                next.extend(front_end(world));
+                next.extend(world.others());
+            }
+        }
+        assert!(seen.len() > 250, "only {} situations", seen.len());
+    }
+
+    /// Whatever a front end writes, and whenever.
+    #[test]
+    fn no_front_end_keeps_a_device_from_ending() {
+        let anything = |world: World| -> Vec<_> {
+            let alive = State::ALL.into_iter().filter(|_| world.situation.front.is_some());
+            alive.map(|state| world.front(Some(state))).collect()
+        };
+        explore(anything, |world| {
+            let now = world.situation;
+            assert!(
+                !(now.connected && now.own == Some(State::Closed)),
+                "connected after Closed: {world:?}"
+            );
+            if let Some((Step::Finish, from)) = world.plan {
+                assert!(now.own.is_none() || from == State::Closed, "{world:?}");
+            }
+            match world.at_rest(false).map(|it| it.situation) {
+                None => assert!(now.own.is_none() || !now.online, "{world:?}"),
+                Some(rest) => {
+                    assert!(rest.own.is_some(), "{world:?}");
+                    // Nothing is held for a guest that is dead, and nothing that the toolstack removes stays.
+                    assert!(
+                        rest.front.is_some() || !rest.connected && rest.online,
+                        "{world:?}"
+                    );
+                    // Only a driver that is still there is waited for.
+                    assert!(rest.online || rest.connected, "{world:?}");
+                }
+            }
+        });
+    }
+
+    /// A front end by the book that connects, leaves, comes back, or is another one suddenly.
+    #[test]
+    fn every_order_of_events_ends_well() {
+        let by_the_book = |world: World| -> Vec<_> {
+            let mut moves = vec![world.front_end()];
+            match (world.situation.front, world.situation.own) {
+                (Some(State::Initialised | State::Connected), _) => {
+                    moves.push(world.front(Some(State::Closing)));
+                    moves.push(world.front(Some(State::Initialising)));
+                }
+                (Some(State::Closed), Some(State::Closed)) => {
+                    moves.push(world.front(Some(State::Initialising)));
+                }
+                _ => {}
+            }
+            moves
+        };
+        explore(by_the_book, |world| {
+            let now = world.situation;
+            let Some(World { situation: rest, .. }) = world.at_rest(true) else {
+                return assert!(now.own.is_none() || !now.online, "{world:?}");
+            };
+            assert!(rest.online, "{world:?}");
+            let expected = match rest.front {
+                Some(State::Connected) => (Some(State::Connected), true),
+                Some(State::Closed) | None => (Some(State::Closed), false),
+                _ => panic!("{world:?} leads to {rest:?}"),
+            };
+            assert_eq!((rest.own, rest.connected), expected, "{world:?}");
+        });
     }
 }
