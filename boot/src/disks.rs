@@ -38,7 +38,7 @@ pub struct Disks {
 struct Grant {
     uplink: Uplink,
     options: Options,
-    /// Held for as long as the disk is served.
+    /// Held until the disk's last connection has ended.
     _claim: Claim,
 }
 
@@ -67,9 +67,9 @@ impl Disks {
             move |tell| counted.borrow().each(tell),
         );
         back_end
-            .serve(async || {
-                let (uplink, counters) = (grant.uplink.clone(), counters.clone());
-                Ok(Block::with_counters(uplink, grant.options, counters))
+            .serve(async move || {
+                let Grant { uplink, options, .. } = &grant;
+                Ok(Block::with_counters(uplink.clone(), *options, counters.clone()))
             })
             .await;
         log::info!("{path}: ended");

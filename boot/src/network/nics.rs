@@ -25,7 +25,7 @@ const TYPE: &str = "virtio,device1";
 /// A client with a rate may be ahead of it by what the rate allows in this part of a second.
 const BURSTS_PER_SECOND: u64 = 50;
 
-/// What a device has for as long as it exists.
+/// What a device has until its last connection has ended.
 #[derive(Default)]
 struct Kept {
     /// The address that it has because none was given.
@@ -59,9 +59,10 @@ impl Network {
         };
         let kept = RefCell::default();
         let log = LogLimit::new(&format!("client {label}"));
+        let (network, back_end) = (&self, &back_end);
         back_end
-            .serve(async || {
-                let (socket, options) = self.connect(&back_end, (&label, &log), &kept).await?;
+            .serve(async move || {
+                let (socket, options) = network.connect(back_end, (&label, &log), &kept).await?;
                 Ok(Nic::with_counters(socket, options, counters.clone()))
             })
             .await;

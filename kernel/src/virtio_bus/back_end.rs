@@ -125,15 +125,17 @@ impl BackEnd {
     }
 
     /// Serves the device until the toolstack removes it. `make` gives a fresh model for each connection, when a front end has come,
-    /// or says why there is none.
-    pub async fn serve<M, B>(&self, mut make: impl AsyncFnMut() -> Result<M, Reason>)
+    /// or says why there is none. It is dropped as soon as the device has gone, before the toolstack is told: what it holds is free for the
+    /// next device when `xl destroy` returns. Should this one be wanted again, it is to be served anew.
+    pub async fn serve<M, B>(&self, make: impl AsyncFnMut() -> Result<M, Reason>)
     where
         M: Model<XenBus<B>> + 'static,
         B: PagedBuffer + 'static,
     {
-        let mut connection = None;
+        let (mut make, mut connection) = (Some(make), None);
         let result = self.run(&mut make, &mut connection).await;
         end(connection).await;
+        drop(make);
         if let Err(error) = result {
             // Only a xenstore that is full or broken gets here.
             self.refuse(error).await;
@@ -142,7 +144,7 @@ impl BackEnd {
 
     async fn run<M, B>(
         &self,
-        make: &mut impl AsyncFnMut() -> Result<M, Reason>,
+        make: &mut Option<impl AsyncFnMut() -> Result<M, Reason>>,
         connection: &mut Option<Task<Violation>>,
     ) -> Result<(), Error>
     where
@@ -154,6 +156,10 @@ impl BackEnd {
         loop {
             let situation = self.look(connection.is_some()).await?;
             let from = situation.own.unwrap_or_default();
+            let gone = !situation.online || situation.front.is_none();
+            if gone && connection.is_none() {
+                *make = None;
+            }
             match situation.step() {
                 Step::Wait => {
                     let changed = select(own.next(), front.next());
@@ -170,25 +176,35 @@ impl BackEnd {
                     }
                 }
                 Step::Offer => self.offer(from).await?,
-                Step::Connect => match self.connect(make).await {
-                    Ok(connected) => {
-                        *connection = Some(connected);
-                        xenbus::clear_failure(&self.path).await;
-                        self.enter(from, State::Connected, &[]).await?;
+                Step::Connect => {
+                    let Some(make) = make else { return Ok(()) };
+                    match self.connect(make).await {
+                        Ok(connected) => {
+                            *connection = Some(connected);
+                            xenbus::clear_failure(&self.path).await;
+                            self.enter(from, State::Connected, &[]).await?;
+                        }
+                        Err(reason) => {
+                            self.report(&reason).await;
+                            self.enter(from, State::Closing, &[]).await?;
+                        }
                     }
-                    Err(reason) => {
-                        self.report(&reason).await;
-                        self.enter(from, State::Closing, &[]).await?;
-                    }
-                },
+                }
                 Step::Close => self.enter(from, State::Closing, &[]).await?,
                 Step::End => {
                     end(connection.take()).await;
+                    if gone {
+                        *make = None;
+                    }
                     self.enter(from, State::Closed, &[]).await?;
                 }
                 Step::Finish => {
                     end(connection.take()).await;
-                    return self.remove().await;
+                    *make = None;
+                    return match situation.own {
+                        Some(_) => self.remove().await,
+                        None => Ok(()),
+                    };
                 }
             }
         }
