@@ -17,8 +17,8 @@ use kernel::{
 };
 use protocols::text::decimal;
 
-/// The most devices that are served at a time. xenstored's default quotas, 1000 nodes and 128 watches a domain, are enough for these with their
-/// uplinks.
+/// The most devices that are served at a time. xenstored's default quotas for a domain, 1000 nodes and 100 or 128 watches, are enough for
+/// these on a few uplinks: a disk takes 22 nodes and a watch, an uplink 16 nodes and a watch. Of disks with an uplink each, 25 fit.
 const MAX_DEVICES: usize = 40;
 
 /// How many devices are served, of all kinds.

@@ -13,7 +13,7 @@ use core::task::{Context, Poll, Waker};
 
 use super::message::{Decoder, INVALID, Kind, Message, encode};
 use super::transaction::transaction_id;
-use super::watch::{Events, Watch};
+use super::watch::{Events, Watch, is_within};
 use super::{Error, is_path, strings};
 
 /// Once this many bytes wait to be sent, further requests wait for room.
@@ -37,12 +37,25 @@ pub(super) struct State {
     waiting: Vec<Waker>,
     requests: BTreeMap<u32, Pending>,
     watches: BTreeMap<u32, Events>,
+    /// What the daemon watches. A watch of a path within another one's has no registration of its own: the daemon allows a domain a hundred or
+    /// so.
+    registrations: Vec<Registration>,
     last_request: u32,
     last_watch: u32,
     /// Transactions that are open, and tasks that wait for their turn to open one.
     pub(super) transactions: usize,
     pub(super) waiting_for_turn: Vec<Waker>,
     broken: bool,
+}
+
+/// A path that the daemon watches.
+struct Registration {
+    token: u32,
+    path: String,
+    /// The daemon has said that it does.
+    confirmed: bool,
+    /// How many watches have their events from it.
+    watches: usize,
 }
 
 /// A request that was sent.
@@ -177,16 +190,18 @@ impl Client {
         }) else {
             return;
         };
-        let mut state = self.0.state.borrow_mut();
         // Events of a watch that has just been dropped are on their way for a while.
-        let waker = token
-            .parse()
-            .ok()
-            .and_then(|id: u32| state.watches.get_mut(&id)?.push(path));
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        let Ok(token) = token.parse() else { return };
+        let wakers: Vec<_> = self
+            .0
+            .state
+            .borrow_mut()
+            .watches
+            .values_mut()
+            .filter(|events| events.registration() == token)
+            .filter_map(|events| events.see(&path))
+            .collect();
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Puts a request that nobody waits for into the output.
@@ -232,22 +247,15 @@ impl Client {
         if !is_path(path) {
             return Err(Error::Invalid);
         }
-        let id = {
-            let mut state = self.0.state.borrow_mut();
-            state.last_watch = state.last_watch.wrapping_add(1);
-            // Those of long ago may still be there.
-            while state.watches.contains_key(&state.last_watch) {
-                state.last_watch = state.last_watch.wrapping_add(1);
-            }
-            let id = state.last_watch;
-            state.watches.insert(id, Events::new(path.into()));
-            id
-        };
+        let id = self.0.state.borrow_mut().add_watch(path);
         // From here on, dropping it undoes the request, whether it was sent yet or not.
         let watch = Watch::new(self.clone(), id);
-        let token = id.to_string();
-        self.request(Kind::Watch, 0, &[path.as_bytes(), b"\0", token.as_bytes(), b"\0"])
-            .await?;
+        if self.0.state.borrow().is_registered_as(id) {
+            let token = id.to_string();
+            self.request(Kind::Watch, 0, &[path.as_bytes(), b"\0", token.as_bytes(), b"\0"])
+                .await?;
+            self.0.state.borrow_mut().confirm(id);
+        }
         Ok(watch)
     }
 
@@ -259,19 +267,69 @@ impl Client {
     }
 
     pub(super) fn unwatch(&self, id: u32) {
-        let events = self.0.state.borrow_mut().watches.remove(&id);
-        if let Some(events) = events {
-            let token = id.to_string();
+        let unused = self.0.state.borrow_mut().remove_watch(id);
+        if let Some(Registration { token, path, .. }) = unused {
+            let token = token.to_string();
             self.send(
                 Kind::Unwatch,
                 0,
-                &[events.path().as_bytes(), b"\0", token.as_bytes(), b"\0"],
+                &[path.as_bytes(), b"\0", token.as_bytes(), b"\0"],
             );
         }
     }
 }
 
 impl State {
+    /// Adds a watch, with a registration of its own unless there is one that serves it. The result is its number, which is the token of its
+    /// own registration.
+    fn add_watch(&mut self, path: &str) -> u32 {
+        let id = loop {
+            self.last_watch = self.last_watch.wrapping_add(1);
+            // Those of long ago may still be there.
+            let id = self.last_watch;
+            if !self.watches.contains_key(&id) && !self.is_registered_as(id) {
+                break id;
+            }
+        };
+        let mut wider = self.registrations.iter_mut();
+        let wider = wider.find(|it| it.confirmed && is_within(path, &it.path));
+        let mut events = Events::new(path.into(), wider.as_ref().map_or(id, |it| it.token));
+        match wider {
+            Some(wider) => {
+                wider.watches += 1;
+                // As the daemon does for a new one.
+                events.see(path);
+            }
+            None => self.registrations.push(Registration {
+                token: id,
+                path: path.into(),
+                confirmed: false,
+                watches: 1,
+            }),
+        }
+        self.watches.insert(id, events);
+        id
+    }
+
+    fn is_registered_as(&self, token: u32) -> bool {
+        self.registrations.iter().any(|it| it.token == token)
+    }
+
+    /// The daemon watches what it was asked to.
+    fn confirm(&mut self, token: u32) {
+        for registration in &mut self.registrations {
+            registration.confirmed |= registration.token == token;
+        }
+    }
+
+    /// Removes a watch, and its registration if no other one needs it: that is the result.
+    fn remove_watch(&mut self, id: u32) -> Option<Registration> {
+        let token = self.watches.remove(&id)?.registration();
+        let index = self.registrations.iter().position(|it| it.token == token)?;
+        self.registrations[index].watches -= 1;
+        (self.registrations[index].watches == 0).then(|| self.registrations.swap_remove(index))
+    }
+
     /// Puts a request into the output and takes note of it; its number.
     fn enqueue(
         &mut self,

@@ -164,6 +164,13 @@ impl Daemon {
             }
             13 => {
                 nodes.retain(|key, _| key != &path && !key.starts_with(&format!("{path}/")));
+                for (watched, token) in &self.watches {
+                    if path.starts_with(watched) {
+                        events.push((path.clone(), token.clone()));
+                    } else if watched.starts_with(&path) {
+                        events.push((watched.clone(), token.clone()));
+                    }
+                }
                 ok
             }
             14 => {
@@ -390,6 +397,43 @@ fn watches_fire_until_dropped() {
     ] {
         client.input(&message(15, 0, malformed));
     }
+}
+
+#[test]
+fn a_watch_within_another_one_costs_the_daemon_nothing() {
+    let (client, mut daemon) = (client(), Daemon::new());
+    let wide = daemon.run(&client, client.watch("a")).unwrap();
+    let [mut one, mut other] = ["a/1", "a/12/x"].map(|path| daemon.run(&client, client.watch(path)).unwrap());
+    let same = daemon.run(&client, client.watch("a/1")).unwrap();
+    assert_eq!(daemon.watches, [("a".to_owned(), "1".to_owned())]);
+    assert_eq!(daemon.run(&client, one.next()), "a/1");
+    assert_eq!(daemon.run(&client, other.next()), "a/12/x");
+    let quiet = |watch: &mut Watch| poll(pin!(watch.next())).is_pending();
+
+    daemon.run(&client, client.write("a/1/y", "1")).unwrap();
+    assert_eq!(daemon.run(&client, one.next()), "a/1/y");
+    assert!(quiet(&mut one) && quiet(&mut other));
+    // What is above goes with all that is below.
+    daemon.run(&client, client.remove("a/12")).unwrap();
+    assert_eq!(daemon.run(&client, other.next()), "a/12/x");
+    assert!(quiet(&mut one) && quiet(&mut other));
+    // It does not depend on the other one's staying.
+    drop((wide, same));
+    daemon.run(&client, client.write("a/12/x", "1")).unwrap();
+    assert_eq!(daemon.run(&client, other.next()), "a/12/x");
+    drop((one, other));
+    daemon.serve(&client);
+    assert!(daemon.watches.is_empty());
+
+    // A path that only begins the same is another one, and so is one that nobody knows to be watched yet.
+    let _narrow = daemon.run(&client, client.watch("b/1")).unwrap();
+    let _longer = daemon.run(&client, client.watch("b/12")).unwrap();
+    let _wider = daemon.run(&client, client.watch("b")).unwrap();
+    assert_eq!(daemon.watches.len(), 3);
+    let mut early = pin!(client.watch("c"));
+    assert!(poll(early.as_mut()).is_pending());
+    let _within = daemon.run(&client, client.watch("c/1")).unwrap();
+    assert_eq!(daemon.watches.len(), 5);
 }
 
 #[test]

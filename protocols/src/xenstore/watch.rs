@@ -9,28 +9,49 @@ use super::client::Client;
 /// The most events that a watch holds back for its task.
 const QUEUE: usize = 32;
 
+/// Whether a path is another one, or below it.
+pub(super) fn is_within(path: &str, other: &str) -> bool {
+    path.strip_prefix(other)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || other.ends_with('/'))
+}
+
 /// The events of one watch that its task has not taken yet.
 pub(super) struct Events {
     path: String,
+    /// The token of the registration that they come from.
+    registration: u32,
     queue: VecDeque<String>,
     waker: Option<Waker>,
 }
 
 impl Events {
-    pub(super) fn new(path: String) -> Self {
+    pub(super) fn new(path: String, registration: u32) -> Self {
         Self {
             path,
+            registration,
             queue: VecDeque::new(),
             waker: None,
         }
     }
 
-    pub(super) fn path(&self) -> &str {
-        &self.path
+    pub(super) fn registration(&self) -> u32 {
+        self.registration
+    }
+
+    /// Takes an event of a registration, if it is one of this watch's: a change there or below, or of something above, with which the path
+    /// may have gone.
+    pub(super) fn see(&mut self, path: &str) -> Option<Waker> {
+        if is_within(path, &self.path) {
+            self.push(path.into())
+        } else if is_within(&self.path, path) {
+            self.push(self.path.clone())
+        } else {
+            None
+        }
     }
 
     /// Adds an event, unless one for the same path waits. Too many become one for the watched path itself.
-    pub(super) fn push(&mut self, path: String) -> Option<Waker> {
+    fn push(&mut self, path: String) -> Option<Waker> {
         if !self.queue.contains(&path) {
             if self.queue.len() == QUEUE {
                 self.queue.clear();
@@ -99,7 +120,7 @@ mod tests {
 
     #[test]
     fn events_are_merged_by_path() {
-        let mut events = Events::new("a".into());
+        let mut events = Events::new("a".into(), 1);
         for path in ["a/b", "a/c", "a/b"] {
             events.push(path.into());
         }
@@ -110,7 +131,7 @@ mod tests {
 
     #[test]
     fn too_many_events_become_one() {
-        let mut events = Events::new("a".into());
+        let mut events = Events::new("a".into(), 1);
         for i in 0..1000 {
             events.push(format!("a/{i}"));
         }
