@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::cell::Cell;
 use core::future::pending;
 
-use protocols::blkif::frontend::Link;
+use protocols::blkif::frontend::RingConnection;
 use protocols::blkif::nodes::{FlushSupport, Properties, Transport};
 use protocols::blkif::vdev::Vdev;
 use protocols::blkif::wire;
@@ -154,7 +154,7 @@ impl FrontEnd for Driver {
         self.greet(back_end, ring, &properties);
         self.shared.connections.set(self.shared.connections.get() + 1);
         self.shared.set_properties(properties);
-        self.shared.queue.connect(Link {
+        self.shared.queue.connect(RingConnection {
             handle: self.shared.device as u16,
             indirect_segments: ring.transport.indirect_segments,
             properties,

@@ -7,7 +7,7 @@ use core::fmt;
 use core::task::{Context, Poll, Waker};
 
 use devices::disk::{self, Completion, DiskError, Operation};
-use protocols::blkif::frontend::{self, Command, Failure, Frontend, Link, Party, UnknownRequest};
+use protocols::blkif::frontend::{self, Command, Failure, Frontend, Party, RingConnection, UnknownRequest};
 use protocols::blkif::nodes::Properties;
 use protocols::blkif::wire;
 use protocols::ring::{BadIndex, FrontRing};
@@ -61,14 +61,14 @@ struct Inbox {
 }
 
 /// A ring that the back end knows of.
-struct Line {
-    ring: FrontRing<RingPages>,
+struct SharedRing {
+    front: FrontRing<RingPages>,
     event: Rc<EventChannel>,
 }
 
 struct Inner {
     frontend: Frontend<Token, Buffer>,
-    line: Option<Line>,
+    ring: Option<SharedRing>,
     inboxes: Slab<Inbox>,
     /// Requests fail instead of waiting for a back end.
     failing: bool,
@@ -79,11 +79,11 @@ impl Inner {
     /// Takes responses until there is none and the back end will notify of the next.
     fn take_responses(&mut self) -> Result<(), Broken> {
         let mut response = wire::Response::new_zeroed();
-        while let Some(line) = &mut self.line {
-            while line.ring.take(response.as_mut_bytes()).map_err(Broken::Index)? {
+        while let Some(ring) = &mut self.ring {
+            while ring.front.take(response.as_mut_bytes()).map_err(Broken::Index)? {
                 self.frontend.response(&response).map_err(Broken::Request)?;
             }
-            if !line.ring.final_check().map_err(Broken::Index)? {
+            if !ring.front.final_check().map_err(Broken::Index)? {
                 break;
             }
         }
@@ -114,7 +114,7 @@ impl Queue {
         }
         let inner = Inner {
             frontend,
-            line: None,
+            ring: None,
             inboxes: Slab::new(),
             failing: false,
             notifications: 0,
@@ -143,14 +143,14 @@ impl Queue {
 
     /// Takes a ring for the next connection.
     pub fn offer(&self, ring: FrontRing<RingPages>, event: Rc<EventChannel>) {
-        self.inner.borrow_mut().line = Some(Line { ring, event });
+        self.inner.borrow_mut().ring = Some(SharedRing { front: ring, event });
     }
 
     /// After [`offer`](Self::offer), when the back end has accepted: starts the connection; what waited is sent.
-    pub fn connect(&self, link: Link) {
+    pub fn connect(&self, connection: RingConnection) {
         let inner = &mut *self.inner.borrow_mut();
-        if let Some(line) = &inner.line {
-            inner.frontend.connect(link, line.ring.capacity());
+        if let Some(ring) = &inner.ring {
+            inner.frontend.connect(connection, ring.front.capacity());
             inner.failing = false;
             self.send(inner);
         }
@@ -160,9 +160,9 @@ impl Queue {
     /// requests.
     pub fn hang_up(&self) -> Option<Granted> {
         let inner = &mut *self.inner.borrow_mut();
-        let line = inner.line.take();
+        let ring = inner.ring.take();
         self.send(inner);
-        Some(line?.ring.into_memory().0)
+        Some(ring?.front.into_memory().0)
     }
 
     /// After [`hang_up`](Self::hang_up), when the back end cannot reach any page any more: lets requests wait for the next connection.
@@ -184,7 +184,11 @@ impl Queue {
 
     /// What the disk is like, while connected; an operation that the back end withdrew is missing.
     pub fn properties(&self) -> Option<Properties> {
-        self.inner.borrow().frontend.link().map(|link| link.properties)
+        self.inner
+            .borrow()
+            .frontend
+            .connection()
+            .map(|connection| connection.properties)
     }
 
     /// The disk has become different.
@@ -212,12 +216,12 @@ impl Queue {
 
     /// Puts on the ring what fits, with one notification at most; what ends with that is delivered.
     fn send(&self, inner: &mut Inner) {
-        match &mut inner.line {
-            Some(line) if inner.frontend.link().is_some() => {
-                inner.frontend.pump(&mut line.ring);
-                if line.ring.push() {
+        match &mut inner.ring {
+            Some(ring) if inner.frontend.connection().is_some() => {
+                inner.frontend.pump(&mut ring.front);
+                if ring.front.push() {
                     inner.notifications += 1;
-                    line.event.notify();
+                    ring.event.notify();
                 }
             }
             _ if inner.failing => inner.frontend.fail_all(),

@@ -31,7 +31,7 @@ use slab::Slab;
 use zerocopy::IntoBytes;
 
 use self::record::{Kind, PAGE_SECTORS, Record, whole_granules};
-pub use self::request::{Command, Counters, Failure, Finished, Link, Payload};
+pub use self::request::{Command, Counters, Failure, Finished, Payload, RingConnection};
 use self::turns::Turns;
 use super::nodes::{FlushSupport, Properties};
 use super::wire::{self, DIRECT_SEGMENTS, operation, status};
@@ -73,7 +73,7 @@ struct Writes {
 
 /// The requests of one front end. `T` is the caller's token, `P` its payload.
 pub struct Frontend<T, P> {
-    link: Option<Link>,
+    connection: Option<RingConnection>,
     parties: Slab<Writes>,
     records: Slab<Record<T, P>>,
     /// Requests not fully sent, except write-zeroes. Only the first can be partly sent.
@@ -113,7 +113,7 @@ impl<T, P: Payload> Frontend<T, P> {
     /// A table without requests, not connected.
     pub const fn new() -> Self {
         Self {
-            link: None,
+            connection: None,
             parties: Slab::new(),
             records: Slab::new(),
             queue: Turns::new(),
@@ -156,8 +156,8 @@ impl<T, P: Payload> Frontend<T, P> {
     }
 
     /// The present connection.
-    pub fn link(&self) -> Option<&Link> {
-        self.link.as_ref()
+    pub fn connection(&self) -> Option<&RingConnection> {
+        self.connection.as_ref()
     }
 
     /// Makes room for this many requests in all, so that nothing that is done with them asks for much memory at a time.
@@ -221,7 +221,8 @@ impl<T, P: Payload> Frontend<T, P> {
     /// Puts on the ring what fits. To be called after submissions and after responses; then the caller
     /// [pushes](FrontRing::push).
     pub fn pump<M: RingMemory>(&mut self, ring: &mut FrontRing<M>) {
-        while self.link.is_some() && self.held_by == 0 && ring.free() > 0 && !self.free_slots.is_empty() {
+        while self.connection.is_some() && self.held_by == 0 && ring.free() > 0 && !self.free_slots.is_empty()
+        {
             let ready = !self.zeroing && self.zeros.is_some();
             let zeroes = if ready { self.zero_queue.front() } else { None };
             let Some(key) = zeroes.or(self.queue.front()) else {
@@ -293,8 +294,8 @@ impl<T, P: Payload> Frontend<T, P> {
 
     /// Starts a connection: requests go to the back end from the next [`pump`](Self::pump) on, with a fresh ring of this capacity. The
     /// old back end must have lost its access to every page.
-    pub fn connect(&mut self, link: Link, capacity: u32) {
-        debug_assert!(self.link.is_none());
+    pub fn connect(&mut self, connection: RingConnection, capacity: u32) {
+        debug_assert!(self.connection.is_none());
         // Generations go on, so that answers of the past stay unknown.
         let slots = self.slots.len().max(capacity as usize);
         self.slots.resize_with(slots, || Slot {
@@ -302,19 +303,19 @@ impl<T, P: Payload> Frontend<T, P> {
             part: None,
         });
         self.free_slots = (0..capacity).rev().collect();
-        self.link = Some(link);
+        self.connection = Some(connection);
     }
 
     /// The back end says something else about the disk than when it connected.
     pub fn set_properties(&mut self, properties: Properties) {
-        if let Some(link) = &mut self.link {
-            link.properties = properties;
+        if let Some(connection) = &mut self.connection {
+            connection.properties = properties;
         }
     }
 
     /// Ends a connection. Every request without a complete answer is to be sent again.
     pub fn disconnect(&mut self) {
-        self.link = None;
+        self.connection = None;
         self.zeroing = false;
         (self.abandoned, self.held_by) = (0, 0);
         for slot in &mut self.slots {
@@ -417,11 +418,11 @@ impl<T, P: Payload> Frontend<T, P> {
         key: usize,
         ring: &mut FrontRing<M>,
     ) -> Result<u64, Result<(), Failure>> {
-        let Some(link) = &self.link else {
+        let Some(connection) = &self.connection else {
             return Err(Err(Failure::Io));
         };
         let record = &self.records[key];
-        let disk = &link.properties;
+        let disk = &connection.properties;
         if record.kind != Kind::Flush {
             let end = record
                 .sector
@@ -448,23 +449,23 @@ impl<T, P: Payload> Frontend<T, P> {
                     FlushSupport::Barrier => operation::WRITE_BARRIER,
                     FlushSupport::Flush => operation::FLUSH_DISKCACHE,
                 };
-                ring.put(wire::Direct::new(operation, link.handle, id, 0).as_bytes());
+                ring.put(wire::Direct::new(operation, connection.handle, id, 0).as_bytes());
                 1
             }
             Kind::Discard => {
                 let support = disk.discard.ok_or(Err(Failure::Unsupported))?;
                 let (sector, sectors) =
                     whole_granules(support, record.sector, record.sectors).ok_or(Ok(()))?;
-                ring.put(wire::Discard::new(link.handle, id, sector, sectors).as_bytes());
+                ring.put(wire::Discard::new(connection.handle, id, sector, sectors).as_bytes());
                 1
             }
             Kind::Read | Kind::Write | Kind::WriteZeroes => {
                 let zeros = self.zeros.as_ref();
                 let pages = record.pages_left(zeros);
-                if pages > DIRECT_SEGMENTS && link.indirect_segments as usize > DIRECT_SEGMENTS {
+                if pages > DIRECT_SEGMENTS && connection.indirect_segments as usize > DIRECT_SEGMENTS {
                     part.indirect = self.indirect.pop();
                 }
-                let sectors = record.put(link, id, zeros, part.indirect.as_ref(), ring);
+                let sectors = record.put(connection, id, zeros, part.indirect.as_ref(), ring);
                 self.counters.segments += sectors.div_ceil(PAGE_SECTORS);
                 self.zeroing |= record.kind == Kind::WriteZeroes;
                 sectors
@@ -507,9 +508,9 @@ impl<T, P: Payload> Frontend<T, P> {
                         self.parties[party].last = self.acknowledged;
                     }
                     if self
-                        .link
+                        .connection
                         .as_ref()
-                        .is_some_and(|link| link.properties.flush == FlushSupport::None)
+                        .is_some_and(|connection| connection.properties.flush == FlushSupport::None)
                     {
                         self.durable = self.acknowledged;
                     }
@@ -538,10 +539,12 @@ impl<T, P: Payload> Frontend<T, P> {
 
     /// The back end withdrew an optional operation.
     fn withdraw(&mut self, kind: Kind) {
-        let Some(link) = &mut self.link else { return };
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
         match kind {
-            Kind::Flush => link.properties.flush = FlushSupport::None,
-            Kind::Discard => link.properties.discard = None,
+            Kind::Flush => connection.properties.flush = FlushSupport::None,
+            Kind::Discard => connection.properties.discard = None,
             Kind::Read | Kind::Write | Kind::WriteZeroes => {}
         }
     }

@@ -111,7 +111,7 @@ impl Backend {
     }
 
     /// A new connection.
-    pub fn connect(&mut self, pages: usize, indirect: u16) -> (FrontRing<Shared>, Link) {
+    pub fn connect(&mut self, pages: usize, indirect: u16) -> (FrontRing<Shared>, RingConnection) {
         let memory = Shared::new(pages * 4096);
         let front = FrontRing::new(memory.clone(), pages * 4096, ENTRY_BYTES);
         self.ring = Some(BackRing::attach(memory, pages * 4096, ENTRY_BYTES));
@@ -131,7 +131,7 @@ impl Backend {
         };
         (
             front,
-            Link {
+            RingConnection {
                 handle: 0xca10,
                 indirect_segments: indirect,
                 properties,

@@ -4,7 +4,7 @@ use core::array;
 
 use zerocopy::IntoBytes;
 
-use super::{Failure, Link, Payload};
+use super::{Failure, Payload, RingConnection};
 use crate::blkif::nodes::DiscardSupport;
 use crate::blkif::wire::{self, DIRECT_SEGMENTS, SEGMENTS_PER_PAGE, Segment, operation};
 use crate::ring::{FrontRing, RingMemory};
@@ -79,14 +79,14 @@ impl<T, P: Payload> Record<T, P> {
     /// many sectors it has. All parts but the last are whole pages, so each begins at the start of a page.
     pub fn put<M: RingMemory>(
         &self,
-        link: &Link,
+        connection: &RingConnection,
         id: u64,
         zeros: Option<&P>,
         indirect: Option<&P>,
         ring: &mut FrontRing<M>,
     ) -> u64 {
         let limit = match indirect {
-            Some(_) => (link.indirect_segments as usize).min(SEGMENTS_PER_PAGE),
+            Some(_) => (connection.indirect_segments as usize).min(SEGMENTS_PER_PAGE),
             None => DIRECT_SEGMENTS,
         };
         let count = self.pages_left(zeros).min(limit);
@@ -115,11 +115,17 @@ impl<T, P: Payload> Record<T, P> {
                 let len = CHUNK.min(count - first);
                 page.fill(first * size_of::<Segment>(), chunk[..len].as_bytes());
             }
-            let request =
-                wire::Indirect::new(operation, link.handle, id, sector, count as u16, page.grant(0));
+            let request = wire::Indirect::new(
+                operation,
+                connection.handle,
+                id,
+                sector,
+                count as u16,
+                page.grant(0),
+            );
             ring.put(request.as_bytes());
         } else {
-            let mut request = wire::Direct::new(operation, link.handle, id, sector);
+            let mut request = wire::Direct::new(operation, connection.handle, id, sector);
             request.segment_count = count as u8;
             for (index, place) in request.segments[..count].iter_mut().enumerate() {
                 *place = segment(index);

@@ -66,7 +66,7 @@ pub struct Finished<T, P> {
 }
 
 /// One connection to a back end.
-pub struct Link {
+pub struct RingConnection {
     /// The device number.
     pub handle: u16,
     /// The most segments of an indirect request; without such requests, 0.

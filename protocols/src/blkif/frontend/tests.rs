@@ -48,8 +48,8 @@ impl Bed {
     fn connect(&mut self, pages: usize, indirect: u16) {
         if self.ring.is_none() {
             self.disconnect(0);
-            let (ring, link) = self.back.connect(pages, indirect);
-            self.front.connect(link, ring.capacity());
+            let (ring, connection) = self.back.connect(pages, indirect);
+            self.front.connect(connection, ring.capacity());
             self.ring = Some(ring);
             self.pump();
         }
@@ -57,7 +57,7 @@ impl Bed {
 
     fn disconnect(&mut self, done: usize) {
         self.ring = None;
-        if self.front.link().is_some() {
+        if self.front.connection().is_some() {
             self.back.die(done);
             self.front.disconnect();
         }
@@ -361,7 +361,7 @@ fn a_withdrawn_operation_is_unsupported_once() {
     bed.respond();
     assert_eq!(bed.results[&flush], Err(Failure::Unsupported));
     assert_eq!(bed.results[&discard], Err(Failure::Unsupported));
-    let properties = bed.front.link().unwrap().properties;
+    let properties = bed.front.connection().unwrap().properties;
     assert_eq!((properties.flush, properties.discard), (FlushSupport::None, None));
     let flush = bed.submit(Kind::Flush, 0);
     let discard = bed.submit(Kind::Discard, 64);
@@ -575,7 +575,7 @@ fn writes_to_a_read_only_disk_fail() {
     bed.failing = true;
     let properties = Properties {
         read_only: true,
-        ..bed.front.link().unwrap().properties
+        ..bed.front.connection().unwrap().properties
     };
     bed.front.set_properties(properties);
     let write = bed.submit(Kind::Write, 8);
