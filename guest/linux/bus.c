@@ -367,7 +367,7 @@ static void retire(struct vmsg_dev *d)
 		d->leaving = true;
 }
 
-/* Sets d->leaving where the device is to be unregistered, which may wait for processes that are frozen now. */
+/* Sets d->leaving where the device is to be unregistered: that may wait for processes that are frozen. */
 static void step(struct vmsg_dev *d, enum xenbus_state backend)
 {
 	/* Memory is not to be had by writing to a disk that waits for this. */

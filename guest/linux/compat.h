@@ -22,8 +22,8 @@ struct virtqueue_info {
 #endif
 
 /*
- * 6.2 made xenbus_driver.remove return nothing, and so did an update of 6.1 later: the type tells, not the version.
- * VMSG_REMOVE(f) is f, or f_int that returns 0.
+ * 6.2 made xenbus_driver.remove return nothing, and so did an update of 6.1
+ * later: its type tells, not the version. VMSG_REMOVE(f) is f, or f_int.
  */
 #define VMSG_REMOVE(f)							\
 	_Generic(((struct xenbus_driver *)NULL)->remove,		\

@@ -35,7 +35,10 @@ static bool close_locked(struct vmsg_channel *ch)
 	return was_open;
 }
 
-/* Ends all requests, now and later. The channel cannot fail any more, and what a failure queued is queued. */
+/*
+ * Ends all requests, now and later. The channel cannot fail any more, and if it
+ * has failed before, the work for that is queued.
+ */
 void vmsg_channel_close(struct vmsg_dev *d)
 {
 	struct vmsg_channel *ch = &d->channel;

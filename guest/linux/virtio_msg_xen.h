@@ -114,7 +114,7 @@ struct vmsg_dev {
 	struct vmsg_pool	pool;
 	struct xarray		bounced;	/* see bounce.c */
 	struct virtio_device	*vdev;	/* NULL: there is none */
-	bool			frozen;	/* vdev waits for virtio_device_restore(); its lock protects this */
+	bool			frozen;	/* vdev is; protected by its device lock */
 	struct notifier_block	binding;
 
 	u64			dma_mask;
