@@ -13,7 +13,6 @@ mod host_tests;
 mod lab;
 mod machine;
 mod scenarios;
-mod stand_in;
 mod suite;
 mod tally;
 mod tour;
