@@ -197,7 +197,7 @@ network_up() {
     ip addr add fd77::1/64 dev $bridge nodad
     dnsmasq --conf-file=/dev/null --user=root --pid-file=/run/network/dnsmasq.pid --log-facility=/run/network/dnsmasq.log --log-dhcp \
         --interface=$bridge --bind-interfaces --except-interface=lo --no-resolv --no-hosts --log-queries \
-        --dhcp-leasefile=/run/network/leases --dhcp-authoritative --no-ping --dhcp-range=10.77.0.50,10.77.0.99,${lease_time:-1h} \
+        --dhcp-leasefile=/run/network/leases --dhcp-authoritative --no-ping --dhcp-range="10.77.0.50,10.77.0.99,${lease_time:-1h}" \
         --enable-ra --dhcp-range=fd77::,ra-only,64 --host-record=files.bed,10.77.0.1,fd77::1
     busybox httpd -f -p '[::]:80' -h /run/network/www &
     echo $! >/run/network/httpd.pid
@@ -311,18 +311,45 @@ mount_image() {
     mount -o ro,loop "$1" /mnt
 }
 
-# usage: what the driver domain holds, by its own account, in a form that is the same whenever nothing has leaked. An uplink's payload
-# pool, the heap, and the pool for frames grow on demand and keep their pages, so those are counted together with the free ones.
+# usage: what the driver domain holds, by its own account: one KEY=VALUE a line. The heap, the pools of payload and the memory for frames
+# grow on demand and keep their pages, so `pages` are those together with the free ones, and `grants` are without those of payload.
 usage() {
     local name=${dd:-driver-domain} log reports
     log=$(console "$name")
     reports=$(grep -c 'counters:' "$log" || true)
     xl sysrq "$name" h
     wait_until 10 "$name reports its usage" more_reports "$log" "$reports"
-    grep -o 'memory: .*\|grants: .*' "$log" | tail -n 2 >&2
-    grep -o 'memory: .*\|grants: .*' "$log" | tail -n 2 | tr '\r\n' '  ' |
-        sed 's/memory: [0-9]* KiB, \([0-9]*\) KiB free, heap \([0-9]*\) KiB.* used, \([0-9]*\) KiB kept for frames, \([0-9]*\) KiB of foreign.*grants: \([0-9]*\) of.*channels: \([0-9]*\).*/\1 \2 \3 \5 \4 \6/' |
-        awk '{ print "pages free, granted, of the heap or for frames: " ($1 + $2 + $3) / 4 + $4 "; foreign pages: " $5 / 4 "; event channels: " $6 }'
+    grep -o 'memory: .*\|grants: .*' "$log" | tail -n 2 | tr -d '\r' | tr '\n' ' ' | sed -E 's/.* KiB, ([0-9]+) KiB free, '\
+'heap ([0-9]+) KiB, ([0-9]+) bytes of it used, ([0-9]+) KiB for payload, ([0-9]+) KiB kept for frames, ([0-9]+) KiB of foreign pages '\
+'grants: ([0-9]+) of.*channels: ([0-9]+).*/\1 \2 \3 \4 \5 \6 \7 \8/' | awk 'NF != 8 { exit 1 }
+        {
+            print "pages=" ($1 + $2 + $4 + $5) / 4
+            print "grants=" $7 - $4 / 4
+            print "foreign=" $6 / 4
+            print "channels=" $8
+            print "heap=" $3
+        }'
+}
+
+# What may come and go in the heap between two moments at rest, in bytes: the text of counters, which get longer, and the like.
+heap_slack=1024
+
+# holds_as_before FILE: fails unless the driver domain holds what it did when it was asked by `usage >FILE`. What it has counted for a
+# client goes within its next ten seconds. What its uplinks need for the load has to be there before: the table of a pool's pages is in
+# the heap, and doubles when it is full.
+holds_as_before() {
+    local end=$((SECONDS + 15))
+    until usage >now && not_more now "$1"; do
+        [ $SECONDS -lt $end ] || fail "the driver domain holds" "$(paste -s -d ' ' now)" "and held" "$(paste -s -d ' ' "$1")"
+        sleep 1
+    done
+    echo "the driver domain holds $(paste -s -d ' ' now), and held $(paste -s -d ' ' "$1")"
+}
+
+# not_more NOW BEFORE: whether these files of usage are the same but for the heap's slack.
+not_more() {
+    awk -F= -v slack=$heap_slack 'NR == FNR { before[$1] = $2; next }
+        $1 == "heap" ? $2 > before[$1] + slack : $2 != before[$1] { exit 1 }' "$2" "$1"
 }
 
 more_reports() {

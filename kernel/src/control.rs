@@ -11,7 +11,7 @@ use xen_sys as xen;
 
 use crate::console::{self, Patience};
 use crate::xenstore::{self, Error};
-use crate::{boot, event, executor, grant, hypercall, mm, packets, stats};
+use crate::{blkfront, boot, event, executor, grant, hypercall, mm, packets, stats};
 
 const REQUEST: &str = "control/shutdown";
 const REPORT_REQUEST: &str = "control/sysrq";
@@ -68,11 +68,12 @@ async fn answer_report_requests() -> Result<(), Error> {
 pub fn log_report() {
     let (memory, grants) = (mm::usage(), grant::usage());
     log::info!(
-        "memory: {} KiB, {} KiB free, heap {} KiB, {} bytes of it used, {} KiB kept for frames, {} KiB of foreign pages",
+        "memory: {} KiB, {} KiB free, heap {} KiB, {} bytes of it used, {} KiB for payload, {} KiB kept for frames, {} KiB of foreign pages",
         memory.total >> 10,
         memory.free >> 10,
         memory.heap >> 10,
         memory.heap_used,
+        (blkfront::payload_pages() * mm::PAGE_SIZE) >> 10,
         (packets::kept_pages() * mm::PAGE_SIZE) >> 10,
         memory.window_used >> 10
     );

@@ -5,11 +5,11 @@ need image client
 driver_domain +memory=32 -- segment.lab=address=10.1.0.1/24,dhcp=10.1.0.100-10.1.0.199,metrics=9100
 client first "loglevel=info test=net seed=1" "$(virtio_nic)"
 client_passes first 200
-before=$(usage)
+usage >before
 client bad "loglevel=info test=net-hostile seed=1" "$(virtio_nic queues=4)"
 client_passes bad 300
 client flood "loglevel=info test=net-flood seed=1 seconds=30" "$(virtio_nic spoof=1)"
 client good "loglevel=info test=net seed=1" "$(virtio_nic)"
 client_passes good 200
 client_passes flood 100
-same "what the driver domain holds" "$(usage)" "$before"
+holds_as_before before

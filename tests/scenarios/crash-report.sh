@@ -33,7 +33,7 @@ kill -CONT "$console_daemon"
 xl destroy unread
 
 # on_crash = restart gives it another domain id.
-xl create $stubdom/xl/client.cfg "name='again'" "extra='test=crash.panic'" "disk=[]" "on_crash='restart'"
+xl create "$stubdom/xl/client.cfg" "name='again'" "extra='test=crash.panic'" "disk=[]" "on_crash='restart'"
 again() {
     [ "$(cat /var/log/xen/console/guest-again.log* | grep -c 'asked to panic')" -ge 2 ]
 }

@@ -1,7 +1,10 @@
 # The bus driver is unloaded, loaded, unbound and bound while the guest runs, and leaves no trace of it.
 # timeout: 300
-need image driver
+need image driver client
 driver_domain "vdev=xvdb,format=raw,access=rw,target=$(disk b 32)"
+client c "test=basic" "$(virtio_disk xvda xvdb access=rw)"
+client_passes c 120
+usage >before
 guest g pv "$(virtio_disk xvda xvdb access=rw)" <<'G'
 set -e
 wait_for /dev/vda
@@ -27,3 +30,4 @@ done
 no_kernel_warnings
 G
 guest_ends g 240
+holds_as_before before

@@ -4,8 +4,8 @@
 need image driver client
 file=$(disk b 32)
 driver_domain "vdev=xvdb,format=raw,access=rw,target=$file"
-client c "test=basic" "$(virtio_disk xvda xvdb access=rw)"
-client_passes c 120
+client first "test=basic" "$(virtio_disk xvda xvdb access=rw)"
+client_passes first 120
 usage >before
 dd if=/dev/zero of="$file" bs=4096 count=1 conv=notrunc status=none
 guest g pv "$(virtio_disk xvda xvdb access=rw)" "+on_reboot='restart'" "+on_crash='destroy'" <<'G'
@@ -24,8 +24,6 @@ wait_printed g 'boot 0' 120
 # Between the two there is no domain of that name.
 wait_until 180 "the guest boots again" printed g 'boot 1'
 wait_until 60 "the guest that crashed is gone" gone g
-client c "test=basic" "$(virtio_disk xvda xvdb access=rw)"
-client_passes c 120
-usage >after
-cat before after
-same "what the driver domain holds" "$(cat after)" "$(cat before)"
+client last "test=basic" "$(virtio_disk xvda xvdb access=rw)"
+client_passes last 120
+holds_as_before before

@@ -2,8 +2,11 @@
 # command for it, so this does what libxl does for other disks.
 # mostly: 4.17
 # timeout: 240
-need image driver
+need image driver client
 driver_domain "vdev=xvdb,format=raw,access=rw,target=$(disk b 32)"
+client c "test=basic" "$(virtio_disk xvda xvdb access=rw)"
+client_passes c 120
+usage >before
 guest g pv "$(virtio_disk xvda xvdb access=rw)" <<'G'
 wait_for /dev/vda
 echo reading
@@ -25,3 +28,4 @@ gone_backend() {
 }
 wait_until 30 "the back end removes its directory" gone_backend
 guest_ends g 60
+holds_as_before before

@@ -13,6 +13,7 @@ mod pool;
 mod queue;
 mod uplink;
 
+pub(crate) use pool::payload_pages;
 pub use pool::{Buffer, Piece};
 pub use queue::Channel;
 pub use uplink::{Counters, Options, Removed, Uplink};

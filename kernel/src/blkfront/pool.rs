@@ -8,6 +8,7 @@ use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use core::task::Waker;
 
 use devices::memory::Buffer as _;
@@ -27,6 +28,14 @@ enum Page {
     Granted(Granted),
 }
 
+/// Pages in the pools of all uplinks.
+static PAGES: AtomicUsize = AtomicUsize::new(0);
+
+/// How many pages are in the pools of all uplinks.
+pub(crate) fn payload_pages() -> usize {
+    PAGES.load(Relaxed)
+}
+
 /// A place for a page. It is empty only while the page changes hands within one function.
 struct Slot {
     address: usize,
@@ -36,6 +45,7 @@ struct Slot {
 impl Slot {
     fn new() -> Result<Self, OutOfMemory> {
         let pages = Pages::new(1)?;
+        PAGES.fetch_add(1, Relaxed);
         Ok(Self {
             address: pages.address(),
             page: Some(Page::Private(pages)),
@@ -61,6 +71,12 @@ impl Slot {
             page => page,
         };
         !matches!(self.page, Some(Page::Granted(_)))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        PAGES.fetch_sub(1, Relaxed);
     }
 }
 
