@@ -26,6 +26,9 @@ pub const BED: &[Tool] = &[
 /// What compiling the workspace takes besides the Rust toolchain.
 pub const BUILD: &[Tool] = &[("cc", "gcc"), ("strip", "binutils")];
 
+/// What building the fuzz targets takes: libFuzzer is written in C++.
+pub const FUZZ: &[Tool] = &[("c++", "g++")];
+
 /// Makes sure that every tool is there: installs the packages when run as root, else fails with the command to copy.
 pub fn require(tools: &[Tool]) -> Result<()> {
     let mut missing: Vec<&str> = tools

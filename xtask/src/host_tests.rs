@@ -1,11 +1,12 @@
-//! The tests that need no Xen: `cargo test`, package by package, and again under tools that watch each access to memory.
+//! The tests that need no Xen: `cargo test`, package by package, and again under tools that watch each access to memory; then the fuzz
+//! targets, with a number of inputs each.
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::tally::Tally;
+use crate::tally::{Tally, Verdict};
 use crate::{host, ui};
 
 /// The packages with tests that run on any host.
@@ -13,6 +14,18 @@ const PACKAGES: &[&str] = &["devices", "protocols", "network", "kernel", "boot",
 
 /// The packages whose code, or whose tests, share memory with somebody else.
 const SHARING: &[&str] = &["kernel", "devices"];
+
+/// The fuzz targets; `tests/fuzz/run` knows how to build them.
+const FUZZ_TARGETS: &[&str] = &["frames", "messages", "netif", "network", "rings", "router"];
+
+/// What libFuzzer is told: so many inputs, the same ones each time, of any length from the start.
+const FUZZ_OPTIONS: &[&str] = &[
+    "-runs=20000",
+    "-seed=1",
+    "-len_control=0",
+    "-max_len=2048",
+    "-verbosity=0",
+];
 
 /// One call of `cargo test`.
 struct Run {
@@ -68,7 +81,48 @@ pub fn run(filters: &[String], tally: &Tally) -> Result<()> {
             ));
         }
     }
+    let wanted =
+        |target: &&str| filters.is_empty() || filters.iter().any(|part| fuzz_name(target).contains(part));
+    for target in FUZZ_TARGETS.iter().copied().filter(wanted) {
+        let start = Instant::now();
+        let step = ui::Step::quiet(format!("fuzzing {target} on this host"));
+        let verdict = fuzz(target)?;
+        drop(step);
+        tally.add(&fuzz_name(target), start.elapsed(), &verdict);
+    }
     Ok(())
+}
+
+fn fuzz_name(target: &str) -> String {
+    format!("fuzz {target}")
+}
+
+/// Builds a fuzz target and runs it from an empty corpus.
+fn fuzz(target: &str) -> Result<Verdict> {
+    const CANNOT: i32 = 77;
+    if let Err(error) = host::require(host::FUZZ) {
+        return Ok(Verdict::Skipped(format!("{error:#}").replace('\n', "")));
+    }
+    let corpus = tempfile::Builder::new()
+        .prefix("virtio-stubdom-fuzz-")
+        .tempdir()?;
+    let output = Command::new(host::root().join("tests/fuzz/run"))
+        .arg(target)
+        .args(FUZZ_OPTIONS)
+        .env("CORPUS", corpus.path())
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run tests/fuzz/run")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let last = errors.lines().last().unwrap_or_default().to_owned();
+    Ok(match output.status.code() {
+        Some(0) => Verdict::Passed,
+        Some(CANNOT) => Verdict::Skipped(last),
+        _ => {
+            ui::line(errors);
+            Verdict::Failed(last)
+        }
+    })
 }
 
 fn cargo() -> Command {
