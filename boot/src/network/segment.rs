@@ -53,11 +53,8 @@ pub type Socket = Plug<Memory, Clock>;
 impl Segment {
     /// Sets up the switch.
     pub async fn new(config: &config::Segment, memory: &Memory, statistics: &Statistics) -> Self {
-        let options = SwitchOptions {
-            isolate: config.isolate,
-            ..SwitchOptions::default()
-        };
-        let (switch, keeper) = Switch::new(memory.clone(), Clock, options);
+        // Whether clients are isolated is said for each of them: the key beside a device takes precedence over the segment's option.
+        let (switch, keeper) = Switch::new(memory.clone(), Clock, SwitchOptions::default());
         executor::spawn(keeper).detach();
         let counted = switch.clone();
         let subject = Subject::new("segment", &[("name", &config.name)]);
