@@ -26,7 +26,7 @@ pub struct Options {
     pub logs: Option<PathBuf>,
     /// Whether to leave the host tests out.
     pub scenarios_only: bool,
-    /// Whether to run each scenario on each release, rather than the long ones on one.
+    /// Whether to run each variant of each scenario on each release, rather than the long ones on one, and to transfer more.
     pub full: bool,
     /// The images that the bed is given.
     pub images: Vec<(PathBuf, PathBuf)>,
@@ -276,6 +276,8 @@ impl Run<'_> {
 
     fn lab(&self, left: &VecDeque<String>, logs: &Path) -> Lab {
         let names: Vec<&str> = left.iter().map(String::as_str).collect();
+        let full = if self.options.full { "export full=1\n" } else { "" };
+        let script = format!("#!/bin/bash\n{full}exec /srv/bed/run-scenarios\n");
         let tests = host::root().join("tests");
         let mut add = self.options.images.clone();
         add.push((tests.join("scenarios"), "/srv/bed/scenarios".into()));
@@ -284,7 +286,7 @@ impl Run<'_> {
             suite: self.suite,
             driver: true,
             icount: !self.options.wall_clock,
-            script: Some(b"#!/bin/bash\nexec /srv/bed/run-scenarios\n".to_vec()),
+            script: Some(script.into_bytes()),
             shell: false,
             add,
             files: vec![("/srv/bed/plan".into(), names.join("\n").into_bytes())],
@@ -321,6 +323,18 @@ mod tests {
         let text = "# What it shows.\n# timeout: 90\n# xen: 4.20\ncheck\n# skip: not in the head\n";
         assert_eq!(head(text, "xen").as_deref(), Some("4.20"));
         assert_eq!(head(text, "skip"), None);
+    }
+
+    /// A scenario that is for a release that does not exist would never run.
+    #[test]
+    fn every_scenario_runs_somewhere() -> Result<()> {
+        for scenario in scenarios(&[])? {
+            for release in scenario.mostly.iter().chain(&scenario.only) {
+                let is_known = release == "full" || Suite::ALL.iter().any(|suite| suite.xen() == release);
+                ensure!(is_known, "{}: there is no release {release}", scenario.name);
+            }
+        }
+        Ok(())
     }
 
     #[test]
