@@ -8,6 +8,8 @@
 #   # mostly: 4.20        the release that it runs on, without --full: for what takes long and hardly depends on the release
 #   # xen: 4.20           the only release that it is for
 #   # skip: REASON        why it is not run at present
+#
+# With --full, $full is set: what takes long may take all the time that it needs.
 
 shopt -s inherit_errexit
 set -e -u -E -o pipefail
@@ -354,6 +356,21 @@ not_more() {
 
 more_reports() {
     [ "$(grep -c 'counters:' "$1")" -gt "$2" ]
+}
+
+# statistic NODE NAME: a counter that the driver domain publishes, such as `statistic net-uplink/vif0 tx-packets`, as it was at most ten
+# seconds ago.
+statistic() {
+    xenstore-read "/local/domain/$(xl domid "${dd:-driver-domain}")/data/statistics/$1" | tr ' ' '\n' | sed -n "s/^$2=//p"
+}
+
+# counted NODE NAME...: whether these counters are not zero.
+counted() {
+    local node=$1 name value
+    shift
+    for name; do
+        value=$(statistic "$node" "$name") && [ "${value:-0}" -gt 0 ] || return
+    done
 }
 
 # cpu NAME: milliseconds of CPU time of a domain, in steps of 100.

@@ -1,11 +1,12 @@
 # The bus driver is unloaded, loaded, unbound and bound while the guest runs, and leaves no trace of it.
-# timeout: 300
+# variants: pv@4.17 pvh@4.20
+# timeout: 400
 need image driver client
 driver_domain "vdev=xvdb,format=raw,access=rw,target=$(disk b 32)"
 client c "test=basic" "$(virtio_disk xvda xvdb access=rw)"
 client_passes c 120
 usage >before
-guest g pv "$(virtio_disk xvda xvdb access=rw)" <<'G'
+guest g "$variant" "$(virtio_disk xvda xvdb access=rw)" <<'G'
 set -e
 wait_for /dev/vda
 device=$(echo /sys/bus/xen/devices/virtio_disk-*)

@@ -1,10 +1,11 @@
 # A guest on dom0's bridge: lease, name, IPv4 and IPv6, downloads and uploads with checksums, iperf3 in all ways, VLAN tags.
 # variants: pv@4.17 pvh@4.20
-# timeout: 400
+# timeout: 800
 need image driver
 network_up
 # In MiB. 256 take an emulated PVH guest many minutes.
-size=${size:-16}
+size=16
+[ -z "${full:-}" ] || size=256
 sum=$(served_file data "$size")
 ip link add link "$bridge" name vlan7 type vlan id 7
 ip addr add 10.77.7.1/24 dev vlan7
@@ -40,5 +41,18 @@ G
 lease g >/dev/null
 # Since there is a guest, whose groups are not known.
 same "whether groups are kept back" "$(xenstore-read "/local/domain/$(xl domid driver-domain)/device/vif/0/request-multicast-control")" 0
-guest_ends g 340
+nic=net/$(xl domid g)/0
+wait_until 60 "the device's packets are counted" counted "$nic" receive-packets receive-bytes transmit-packets transmit-bytes frames-in \
+    frames-out control-obeyed
+guest_ends g 740
 grep iperf "$(console g)"
+# What was counted last is published within ten seconds.
+sleep 11
+for counter in rx-packets rx-segmented tx-packets tx-segmented tx-software; do
+    declare "${counter//-/_}=$(statistic net-uplink/vif0 $counter)"
+done
+# shellcheck disable=SC2154
+echo "received $rx_packets, $rx_segmented of them large; sent $tx_packets, $tx_segmented of them large, $tx_software finished in software"
+[ "$rx_segmented" -gt 100 ] || fail "large segments do not come in as one"
+[ "$tx_segmented" -gt 100 ] || fail "large segments do not go out as one"
+[ $((tx_software * 10)) -lt "$tx_packets" ] || fail "$tx_software of $tx_packets frames are finished in software"

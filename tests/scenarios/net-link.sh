@@ -1,12 +1,12 @@
-# The uplink's back end goes and comes back: the guest sees its link go down and up, and a download that was under way completes. The bus
-# driver is unloaded and loaded, and the network works again.
-# mostly: 4.17
+# The uplink's back end goes and comes back: the guest sees its link go down and up and announces itself anew, and a download that was under
+# way completes. The bus driver is unloaded and loaded, and the network works again.
+# variants: pv@4.17 pvh@full
 # timeout: 300
 need image driver
 network_up
 sum=$(served_file data 24)
 driver_domain "vif:mac=00:16:3e:00:00:01,bridge=$bridge" +memory=32 -- segment.lan=uplink=vif0
-guest g pv "$(virtio_nic)" <<G
+guest g "$variant" "$(virtio_nic)" <<G
 set -e
 nic=\$(wait_for_nic virtio_net)
 get_lease \$nic
@@ -38,9 +38,18 @@ done
 no_kernel_warnings
 G
 wait_printed g downloading 120
-for _ in 1 2; do
+# Requests for an address by whoever has it: this is how a guest that is asked to announces itself.
+address=$(lease g)
+tcpdump -Z root -i "$bridge" -n -l "arp host $address" >arps 2>/dev/null &
+tcpdump=$!
+announced() {
+    [ "$(grep -c "who-has $address tell $address\|Announcement $address" arps)" -ge "$1" ]
+}
+for number in 1 2; do
     sleep 1
     replug driver-domain 1
+    wait_until 20 "the guest announces itself" announced $number
 done
+kill $tcpdump
 guest_ends g 200
 same "what the guest sees of its link" "$(sed -n 's/\r//; s/^carrier //p' "$(console g)" | tr '\n' ' ')" "1 0 1 0 1 "
