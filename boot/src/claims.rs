@@ -1,5 +1,5 @@
-//! Who uses which uplink. A writer is alone on a disk, readers may be many, unless the configuration says that the
-//! disk is shared.
+//! Who uses which uplink. A writer is alone on a disk, readers may be many, unless the configuration says
+//! that the disk is shared.
 
 use alloc::{
     collections::BTreeMap,

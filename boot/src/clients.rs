@@ -17,8 +17,9 @@ use kernel::{
 };
 use protocols::text::decimal;
 
-/// The most devices that are served at a time. xenstored's default quotas for a domain, 1000 nodes and 100 or 128 watches, are enough for
-/// these on a few uplinks: a disk takes 22 nodes and a watch, an uplink 16 nodes and a watch. Of disks with an uplink each, 25 fit.
+/// The most devices that are served at a time. xenstored's default quotas for a domain, 1000 nodes and 100 or
+/// 128 watches, are enough for these on a few uplinks: a disk takes 22 nodes and a watch, an uplink 16 nodes
+/// and a watch. Of disks with an uplink each, 25 fit.
 const MAX_DEVICES: usize = 40;
 
 /// How many devices are served, of all kinds.
@@ -48,8 +49,9 @@ impl Drop for Counted {
 /// A device's place: the client's domain id and the device's number.
 type Place = (u16, u32);
 
-/// Calls `serve` for every device directory `backend/<kind>/<client>/<device>`, now and as they appear, with its path and client, and
-/// runs the future that it returns. An error that concerns one directory is logged; it ends only with the connection to xenstore.
+/// Calls `serve` for every device directory `backend/<kind>/<client>/<device>`, now and as they appear, with
+/// its path and client, and runs the future that it returns. An error that concerns one directory is logged;
+/// it ends only with the connection to xenstore.
 pub async fn run<F>(kind: &str, census: Census, mut serve: impl FnMut(String, u16) -> F) -> Result<(), Error>
 where
     F: Future<Output = ()> + 'static,

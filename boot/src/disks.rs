@@ -43,7 +43,8 @@ struct Grant {
 }
 
 impl Disks {
-    /// Serves the disk that `path` (`backend/virtio_disk/<client>/<device>`) describes, until the toolstack removes it.
+    /// Serves the disk that `path` (`backend/virtio_disk/<client>/<device>`) describes, until the toolstack
+    /// removes it.
     pub async fn serve(self, path: &str, client: u16) {
         let back_end = match BackEnd::new(path, client).await {
             Ok(back_end) => back_end,

@@ -1,4 +1,5 @@
-//! Looking for a device that was removed, in case it is there again: one that is detached and attached again at once may never be seen to be gone.
+//! Looking for a device that was removed, in case it is there again: one that is detached and attached again
+//! at once may never be seen to be gone.
 
 use core::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Counters of everything that is served, for those who operate the driver domain: as xenstore nodes and as Prometheus text.
+//! Counters of everything that is served, for those who operate the driver domain: as xenstore nodes and as
+//! Prometheus text.
 
 use alloc::{collections::BTreeMap, format, rc::Rc, string::String, vec::Vec};
 use core::{

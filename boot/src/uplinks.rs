@@ -76,8 +76,8 @@ impl Uplinks {
             .retain(|_, connected| connected.uplink.devid() != device);
     }
 
-    /// Keeps a device connected. One that is detached and attached again at once may never be seen to be gone, so that it is looked for
-    /// until this task is dropped.
+    /// Keeps a device connected. One that is detached and attached again at once may never be seen to be
+    /// gone, so that it is looked for until this task is dropped.
     async fn keep(self, device: u32, options: blkfront::Options) {
         let mut lookout = Lookout::new(Class::Block, device);
         loop {

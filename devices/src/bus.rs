@@ -32,8 +32,8 @@ pub trait Bus: 'static {
     fn memory(&self) -> Self::Memory;
 
     /// Takes the doorbell of a queue, or `None` if the driver has not given the bus what it needs since the
-    /// last time: without one, a queue is not set up. It is also taken, to end with the queue, when a queue is
-    /// reset.
+    /// last time: without one, a queue is not set up. It is also taken, to end with the queue, when a queue
+    /// is reset.
     fn doorbell(&mut self, queue: u16) -> Option<Self::Doorbell>;
 
     /// Runs a task until it ends. Tasks end by themselves when their queue is reset or the device is dropped.

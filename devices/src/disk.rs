@@ -61,8 +61,8 @@ pub enum Operation<B> {
         /// The data; its length is the request's.
         buffer: B,
     },
-    /// Make every write that completed before this request durable. Without a volatile cache, that fails only if acknowledged writes are known to
-    /// be lost.
+    /// Make every write that completed before this request durable. Without a volatile cache, that fails only
+    /// if acknowledged writes are known to be lost.
     Flush,
     /// The contents of this range, at most [`DiscardLimits::max_sectors`] long, are no longer needed.
     Discard {
@@ -113,7 +113,8 @@ pub trait Channel {
     /// [`poll`](Self::poll) then wakes when trying again makes sense.
     fn allocate(&mut self, len: usize) -> Option<Self::Buffer>;
 
-    /// What a failed [`allocate`](Self::allocate) asked for is not wanted any more: others need not wait for its turn.
+    /// What a failed [`allocate`](Self::allocate) asked for is not wanted any more: others need not wait for
+    /// its turn.
     fn give_up(&mut self);
 
     /// Makes room for this many requests under way at once. More than that are not submitted.

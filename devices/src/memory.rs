@@ -97,7 +97,8 @@ pub trait DriverMemory {
     /// one hypercall, so callers gather what they can.
     fn transfer(&self, batch: &mut [Transfer<'_, Self::Buffer>]);
 
-    /// Whether this side's own memory is so short that nobody is to hold more of it for a driver than it takes to go on.
+    /// Whether this side's own memory is so short that nobody is to hold more of it for a driver than it
+    /// takes to go on.
     fn is_scarce(&self) -> bool {
         false
     }

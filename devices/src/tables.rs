@@ -7,7 +7,8 @@ use crate::memory::{DriverMemory, Local, Transfer};
 use crate::virtqueue::QueueError;
 use crate::virtqueue::chain::Table;
 
-/// Larger buffers are not kept between batches: a driver that makes its device need one could have it hold the memory.
+/// Larger buffers are not kept between batches: a driver that makes its device need one could have it hold
+/// the memory.
 const KEPT: usize = 8192;
 
 /// Makes a buffer for bytes of a driver's this long, all of them 0.

@@ -76,12 +76,14 @@ fn read(machine: &mut Machine, driver: &mut Driver, sector: u64, pieces: usize) 
     add(machine, driver, &request);
 }
 
-/// A queue holds 2048 segments at a time; but which of its places for requests had them is for the driver to choose.
+/// A queue holds 2048 segments at a time; but which of its places for requests had them is for the driver to
+/// choose.
 #[test]
 fn long_chains_leave_nothing_behind() {
     let (mut machine, mut driver) = start();
     let before = ALLOCATED.get();
-    // Short ones in all places but a few. What ends last is used first, so each time that some of those end, long ones take their places.
+    // Short ones in all places but a few. What ends last is used first, so each time that some of those end,
+    // long ones take their places.
     let (count, at_a_time) = (248, 8);
     machine.uplink.0.held_back.set(1);
     (0..count).for_each(|n| {

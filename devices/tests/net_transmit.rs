@@ -1,4 +1,5 @@
-//! virtio-net, from the driver to the network: whatever is sent, in whatever pieces, arrives as it was, and nothing else does.
+//! virtio-net, from the driver to the network: whatever is sent, in whatever pieces, arrives as it was, and
+//! nothing else does.
 
 mod support;
 

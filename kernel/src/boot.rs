@@ -1,10 +1,11 @@
 //! The way from Xen's entry to the executor, and the ELF notes that bring Xen there.
 //!
 //! # Event upcalls
-//! Xen delivers an event upcall on the current stack, over the red zone of the interrupted function; and precompiled library code
-//! has red zones. So upcalls are masked, always, except inside the hypercall that blocks, which unmasks and waits in one step. The stub
-//! that an upcall then enters has nothing to do: Xen has set the mask again, and the loop that blocked polls the events. It
-//! returns by itself, without a hypercall.
+//! Xen delivers an event upcall on the current stack, over the red zone of the interrupted function; and
+//! precompiled library code has red zones. So upcalls are masked, always, except inside the hypercall that
+//! blocks, which unmasks and waits in one step. The stub that an upcall then enters has nothing to do: Xen
+//! has set the mask again, and the loop that blocked polls the events. It returns by itself, without a
+//! hypercall.
 
 use core::arch::global_asm;
 use core::ffi::CStr;
@@ -19,8 +20,8 @@ use crate::{
 /// Bytes of the one stack.
 pub(crate) const STACK: usize = 128 * 1024;
 
-// A note: its name is "Xen", its type one of XEN_ELFNOTE_* (xen/include/public/elfnote.h). Host tests have none, so that nothing
-// keeps the code from which they lead.
+// A note: its name is "Xen", its type one of XEN_ELFNOTE_* (xen/include/public/elfnote.h). Host tests have
+// none, so that nothing keeps the code from which they lead.
 #[cfg(not(test))]
 global_asm!(
     ".macro xen_note type, value:vararg",
@@ -202,7 +203,8 @@ fn map_shared_info(start_info: &xen::start_info) {
     let page = mm::window::map_frame_forever(start_info.shared_info >> 12).expect("the shared page");
     let shared: *mut xen::shared_info = page.as_ptr().cast();
     SHARED_INFO.store(shared, Relaxed);
-    // SAFETY: the page is mapped. Xen and its tools read these fields; the tools need the last ones to dump the domain's memory.
+    // SAFETY: the page is mapped. Xen and its tools read these fields; the tools need the last ones to dump
+    // the domain's memory.
     unsafe {
         (&raw mut (*vcpu_info()).evtchn_upcall_mask).write_volatile(1);
         let arch = &raw mut (*shared).arch;

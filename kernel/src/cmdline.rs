@@ -1,8 +1,8 @@
 //! The domain's command line: words of the form `key=value`, separated by white space.
 //!
-//! It is xl's `extra=` (or `cmdline=`). A later word overrides an earlier one with the same key; a word without `=` is a key with
-//! an empty value. The runtime itself knows `loglevel=` (the log's level) and `evtchn=2l` (see [`crate::event`]); all other words are
-//! the image's.
+//! It is xl's `extra=` (or `cmdline=`). A later word overrides an earlier one with the same key; a word
+//! without `=` is a key with an empty value. The runtime itself knows `loglevel=` (the log's level) and
+//! `evtchn=2l` (see [`crate::event`]); all other words are the image's.
 
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
 

@@ -1,7 +1,8 @@
 //! The console ring: what `xl console` shows.
 //!
-//! Output never waits: what the ring has no room for is staged, and lines that do not fit there either are counted and reported
-//! later. Only a dying domain waits, for a bounded time, for its last words to be read. Input is discarded.
+//! Output never waits: what the ring has no room for is staged, and lines that do not fit there either are
+//! counted and reported later. Only a dying domain waits, for a bounded time, for its last words to be read.
+//! Input is discarded.
 //!
 //! Layout: `struct xencons_interface` of `xen/include/public/io/console.h`.
 

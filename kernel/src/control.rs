@@ -1,8 +1,9 @@
 //! Shutting the domain down, by itself or when the toolstack asks for it.
 //!
-//! The toolstack writes what it wants to `control/shutdown`; the domain acknowledges by emptying the node, then acts. Which requests it
-//! understands, it says in `control/feature-*` (Xen's `docs/misc/xenstore-paths.pandoc`). `xl sysrq <domain> <letter>`, with any letter,
-//! has the domain log how it uses its resources.
+//! The toolstack writes what it wants to `control/shutdown`; the domain acknowledges by emptying the node,
+//! then acts. Which requests it understands, it says in `control/feature-*` (Xen's
+//! `docs/misc/xenstore-paths.pandoc`). `xl sysrq <domain> <letter>`, with any letter, has the domain log how
+//! it uses its resources.
 
 use alloc::string::String;
 use core::time::Duration;
@@ -88,8 +89,8 @@ pub fn log_report() {
     log::info!("counters: {}", stats::snapshot());
 }
 
-/// Waits until the toolstack wants the domain to end, and acknowledges that; the caller then ends it. Requests that make no sense here, such as to
-/// suspend, are acknowledged, logged and left.
+/// Waits until the toolstack wants the domain to end, and acknowledges that; the caller then ends it.
+/// Requests that make no sense here, such as to suspend, are acknowledged, logged and left.
 ///
 /// If xenstore fails, nothing will ever be asked: then this waits forever.
 pub async fn wait_for_shutdown() -> Reason {

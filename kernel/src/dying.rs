@@ -1,7 +1,7 @@
 //! The end of a domain: panics and how they are reported.
 //!
-//! A panic prints where, why and a backtrace of addresses, then crashes the domain, so that xl's `on_crash` applies. The addresses
-//! can be looked up in the image that was linked with symbols (`addr2line -e`).
+//! A panic prints where, why and a backtrace of addresses, then crashes the domain, so that xl's `on_crash`
+//! applies. The addresses can be looked up in the image that was linked with symbols (`addr2line -e`).
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -42,7 +42,8 @@ impl Write for LastWords {
     }
 }
 
-/// Reports by `report`, with the backtrace from this frame pointer, and crashes the domain. Trouble while reporting crashes at once.
+/// Reports by `report`, with the backtrace from this frame pointer, and crashes the domain. Trouble while
+/// reporting crashes at once.
 pub(crate) fn die(frame: usize, report: impl FnOnce(&mut LastWords) -> fmt::Result) -> ! {
     if !DYING.swap(true, Relaxed) {
         let mut words = LastWords {
@@ -84,8 +85,8 @@ fn backtrace(mut frame: usize, mut found: impl FnMut(usize)) {
     }
 }
 
-/// What an image does when it panics. [`entry!`](crate::entry) makes it the panic handler, in the image rather than here, so that
-/// host programs can be built in one workspace with this crate.
+/// What an image does when it panics. [`entry!`](crate::entry) makes it the panic handler, in the image
+/// rather than here, so that host programs can be built in one workspace with this crate.
 pub fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     let frame: usize;
     // SAFETY: reads a register.

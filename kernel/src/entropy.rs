@@ -8,8 +8,9 @@ use crate::{cpuid, time};
 /// CPUID leaf 1, ECX: RDRAND.
 const RDRAND: u32 = 1 << 30;
 
-/// A key for generators: from the processor's own generator where it has one, and from what the clocks show in any case. Without the former
-/// it is as hard to guess as the time of the start to the nanosecond, not as its length says.
+/// A key for generators: from the processor's own generator where it has one, and from what the clocks show
+/// in any case. Without the former it is as hard to guess as the time of the start to the nanosecond, not as
+/// its length says.
 pub fn seed() -> [u64; 2] {
     [word(), word()]
 }

@@ -1,8 +1,8 @@
 //! The executor: one queue of tasks that are ready, run to completion, on one virtual CPU.
 //!
-//! A task is woken by an event channel ([`crate::event`]), a timer ([`crate::time`]), a xenstore reply or watch, or another task.
-//! When none is ready, the domain blocks until an event. A task that computes for long keeps all others waiting: see
-//! [`yield_now`].
+//! A task is woken by an event channel ([`crate::event`]), a timer ([`crate::time`]), a xenstore reply or
+//! watch, or another task. When none is ready, the domain blocks until an event. A task that computes for
+//! long keeps all others waiting: see [`yield_now`].
 
 use alloc::collections::VecDeque;
 use core::future::poll_fn;
@@ -15,8 +15,8 @@ use crate::hypercall::{self, SchedOp};
 use crate::stats::{Counter, count};
 use crate::{boot, event, time};
 
-/// A spawned task. Dropping it cancels the task, `detach` lets it run on its own, awaiting it gives its result, `cancel` ends it
-/// and waits until it is gone.
+/// A spawned task. Dropping it cancels the task, `detach` lets it run on its own, awaiting it gives its
+/// result, `cancel` ends it and waits until it is gone.
 pub use async_task::Task;
 
 static READY: CpuCell<VecDeque<Runnable>> = CpuCell::new(VecDeque::new());
@@ -24,8 +24,8 @@ static READY: CpuCell<VecDeque<Runnable>> = CpuCell::new(VecDeque::new());
 /// Starts a task.
 pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
     let schedule = |runnable| READY.borrow().push_back(runnable);
-    // SAFETY: future and output are 'static. They need not be `Send`, nor the wakers be used on one thread only, because there is
-    // one virtual CPU and no other thread.
+    // SAFETY: future and output are 'static. They need not be `Send`, nor the wakers be used on one thread
+    // only, because there is one virtual CPU and no other thread.
     let (runnable, task) = unsafe { async_task::spawn_unchecked(future, schedule) };
     runnable.schedule();
     task

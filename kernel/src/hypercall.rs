@@ -1,7 +1,7 @@
 //! The hypercalls that the runtime makes, counted.
 //!
-//! These are thin: they pick the number, count the call and turn the result into a [`Result`]. What a call means and why its
-//! argument is sound is the business of the module that makes it.
+//! These are thin: they pick the number, count the call and turn the result into a [`Result`]. What a call
+//! means and why its argument is sound is the business of the module that makes it.
 
 use xen_sys as xen;
 
@@ -38,7 +38,8 @@ pub(crate) unsafe fn event_channel_op<T>(command: u32, argument: &mut T) -> Resu
 /// `HYPERVISOR_grant_table_op` on a batch.
 ///
 /// # Safety
-/// `T` must be the argument structure of `command`, and what the batch asks for must keep Rust's rules about memory.
+/// `T` must be the argument structure of `command`, and what the batch asks for must keep Rust's rules about
+/// memory.
 pub(crate) unsafe fn grant_table_op<T>(command: u32, counter: Counter, batch: &mut [T]) -> Result<(), Errno> {
     count(counter, 1);
     // SAFETY: the caller pairs command and structure; the batch outlives the call.

@@ -1,6 +1,7 @@
 //! The log, on the console: one line a record, with the time since the domain started.
 //!
-//! `loglevel=` on the command line is one of `off`, `error`, `warn`, `info` (the default), `debug` and `trace`.
+//! `loglevel=` on the command line is one of `off`, `error`, `warn`, `info` (the default), `debug` and
+//! `trace`.
 
 use core::fmt::{self, Write};
 
@@ -58,7 +59,8 @@ impl Log for ConsoleLog {
     fn flush(&self) {}
 }
 
-/// One line of text, of bounded length. Control characters become `?`, so that nobody's data can forge a line.
+/// One line of text, of bounded length. Control characters become `?`, so that nobody's data can forge a
+/// line.
 pub(crate) struct Line {
     bytes: [u8; LINE],
     len: usize,

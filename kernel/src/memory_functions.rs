@@ -1,8 +1,8 @@
 //! `memcpy` and its relatives, which compiled code expects of a C library.
 //!
-//! The bulk loops are assembly: in Rust, the compiler may recognise a copying loop and turn it into a call of the function that
-//! it implements. Large blocks use `rep movsb`/`rep stosb` where the processor announces that they are fast (ERMS), and
-//! 64-byte SSE loops elsewhere.
+//! The bulk loops are assembly: in Rust, the compiler may recognise a copying loop and turn it into a call of
+//! the function that it implements. Large blocks use `rep movsb`/`rep stosb` where the processor announces
+//! that they are fast (ERMS), and 64-byte SSE loops elsewhere.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -22,15 +22,17 @@ pub(crate) fn detect() {
     }
 }
 
-/// Copies `count` bytes in assembly: opaque to the compiler, so also right for memory that others write meanwhile.
+/// Copies `count` bytes in assembly: opaque to the compiler, so also right for memory that others write
+/// meanwhile.
 ///
 /// # Safety
-/// Both ranges must be mapped, `to` writable. They may overlap only if `to` is below `from`: every step reads all that it
-/// copies before it writes.
+/// Both ranges must be mapped, `to` writable. They may overlap only if `to` is below `from`: every step reads
+/// all that it copies before it writes.
 #[inline]
 pub(crate) unsafe fn copy(to: *mut u8, from: *const u8, count: usize) {
     if cfg!(miri) {
-        // SAFETY: the caller vouches for the ranges. Miri knows no assembly, and what it checks is the ranges.
+        // SAFETY: the caller vouches for the ranges. Miri knows no assembly, and what it checks is the
+        // ranges.
         return unsafe { core::ptr::copy(from, to, count) };
     }
     if count >= REP_MINIMUM && FAST_REP.load(Relaxed) {
@@ -245,7 +247,8 @@ mod symbols {
     /// C's `memmove`.
     #[unsafe(no_mangle)]
     unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
-        // SAFETY: the contract of memmove; the wrapped difference is below `count` only if `to` is inside the source.
+        // SAFETY: the contract of memmove; the wrapped difference is below `count` only if `to` is inside the
+        // source.
         unsafe {
             if (to as usize).wrapping_sub(from as usize) < count {
                 super::copy_backward(to, from, count)

@@ -2,8 +2,8 @@
 
 /// A bitmap of a fixed set of numbers `0..len`, each free or taken.
 ///
-/// Finds the lowest run that fits. A hint skips what is known to be taken, so that single numbers, the common case, cost
-/// about one word's inspection.
+/// Finds the lowest run that fits. A hint skips what is known to be taken, so that single numbers, the common
+/// case, cost about one word's inspection.
 pub(crate) struct RangeAllocator<'a> {
     /// A set bit is a free number.
     words: &'a mut [u64],

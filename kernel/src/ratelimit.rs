@@ -15,8 +15,8 @@ const BURST: u32 = 5;
 /// One more line may come after each of these.
 const REFILL: Duration = Duration::from_secs(5);
 
-/// The log of one client or device: each line begins with its name, and there is a limit to how many come. What is left out is
-/// counted, and the next line says how much it was. Clones share the limit.
+/// The log of one client or device: each line begins with its name, and there is a limit to how many come.
+/// What is left out is counted, and the next line says how much it was. Clones share the limit.
 #[derive(Clone)]
 pub struct LogLimit(Rc<Shared>);
 

@@ -1,7 +1,8 @@
 //! Memory that is shared with another domain.
 //!
-//! Nothing here makes a reference to shared bytes: scalars are read and written by volatile accesses of their own width, ranges are
-//! copied and zeroed by assembly. Each value is therefore read once, and what is checked is what is used.
+//! Nothing here makes a reference to shared bytes: scalars are read and written by volatile accesses of their
+//! own width, ranges are copied and zeroed by assembly. Each value is therefore read once, and what is
+//! checked is what is used.
 
 use core::marker::PhantomData;
 use core::sync::atomic::{Ordering, fence};
@@ -12,8 +13,9 @@ use crate::stats::{Counter, count};
 /// A range of mapped memory that another domain may read or write at any time.
 ///
 /// # Panics
-/// Accessors panic on an offset outside the range and on a misaligned one. Offsets are the caller's own arithmetic; one that comes from
-/// the other side must be checked first. Writing to memory that was mapped read-only is a page fault.
+/// Accessors panic on an offset outside the range and on a misaligned one. Offsets are the caller's own
+/// arithmetic; one that comes from the other side must be checked first. Writing to memory that was mapped
+/// read-only is a page fault.
 #[derive(Clone, Copy)]
 pub struct SharedMemory<'a> {
     base: *mut u8,
@@ -41,8 +43,8 @@ macro_rules! scalar {
 
 impl<'a> SharedMemory<'a> {
     /// # Safety
-    /// `len` bytes at `base` must stay mapped for `'a`, `base` must be aligned to 8 bytes at least, and there may be no reference to
-    /// any of the bytes meanwhile.
+    /// `len` bytes at `base` must stay mapped for `'a`, `base` must be aligned to 8 bytes at least, and there
+    /// may be no reference to any of the bytes meanwhile.
     pub(crate) unsafe fn new(base: *mut u8, len: usize) -> Self {
         debug_assert!((base as usize).is_multiple_of(8));
         Self {
@@ -138,8 +140,8 @@ impl<'a> SharedMemory<'a> {
     }
 }
 
-/// A full memory barrier: what was written before it is visible before anything after it is read. For the "publish my index, then look at the
-/// peer's event index" steps of ring protocols.
+/// A full memory barrier: what was written before it is visible before anything after it is read. For the
+/// "publish my index, then look at the peer's event index" steps of ring protocols.
 #[inline]
 pub fn barrier() {
     fence(Ordering::SeqCst);

@@ -126,7 +126,8 @@ mod tests {
 
     #[test]
     fn differences_and_sums() {
-        // Counters that no other test in this process adds to meanwhile: none makes hypercalls or polls tasks.
+        // Counters that no other test in this process adds to meanwhile: none makes hypercalls or polls
+        // tasks.
         let before = snapshot();
         count(Counter::GrantCopy, 2);
         count(Counter::TaskPolls, 5);

@@ -5,8 +5,8 @@ use core::future::poll_fn;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
 
-/// A flag that a task can wait for. It stays set until a wait consumes it, so a signal is never missed; several before a wait count as
-/// one. One task may wait at a time; a second one takes the first one's place.
+/// A flag that a task can wait for. It stays set until a wait consumes it, so a signal is never missed;
+/// several before a wait count as one. One task may wait at a time; a second one takes the first one's place.
 #[derive(Default)]
 pub struct Signal {
     set: Cell<bool>,

@@ -1,7 +1,8 @@
 //! Traps: every exception is a bug, and is reported before the domain crashes.
 //!
-//! Xen enters a stub with `rcx`, `r11`, for some vectors an error code, and the processor's own frame on the current stack. It
-//! does not skip the red zone of interrupted code, which does not matter here, as nothing returns from a trap.
+//! Xen enters a stub with `rcx`, `r11`, for some vectors an error code, and the processor's own frame on the
+//! current stack. It does not skip the red zone of interrupted code, which does not matter here, as nothing
+//! returns from a trap.
 
 use core::arch::global_asm;
 use core::fmt::Write;

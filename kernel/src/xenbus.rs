@@ -26,11 +26,13 @@ pub async fn find_state(path: &str) -> Result<Option<State>, Error> {
     }
 }
 
-/// Enters a state: sets the node, if it exists and differs. A directory that is gone stays gone: [`Error::NoEntry`].
+/// Enters a state: sets the node, if it exists and differs. A directory that is gone stays gone:
+/// [`Error::NoEntry`].
 pub async fn switch_state(path: &str, state: State) -> Result<(), Error> {
     let node = format!("{path}/state");
     xenstore::transaction(async |transaction| {
-        // Reading first keeps the write from making the directory anew when the toolstack has just removed it.
+        // Reading first keeps the write from making the directory anew when the toolstack has just removed
+        // it.
         let old = transaction.read(&node).await?;
         if old.parse() != Ok(state) {
             transaction.write(&node, format!("{state}")).await?;
@@ -40,7 +42,8 @@ pub async fn switch_state(path: &str, state: State) -> Result<(), Error> {
     .await
 }
 
-/// Says again that it is in a state, for a peer that looks whenever that is said. Nothing changes if it is not, or if the directory is gone.
+/// Says again that it is in a state, for a peer that looks whenever that is said. Nothing changes if it is
+/// not, or if the directory is gone.
 pub async fn repeat_state(path: &str, state: State) -> Result<(), Error> {
     let node = format!("{path}/state");
     xenstore::transaction(async |transaction| {
@@ -52,8 +55,9 @@ pub async fn repeat_state(path: &str, state: State) -> Result<(), Error> {
     .await
 }
 
-/// Goes from one state to another, and sets nodes of the same directory with it. Nothing changes if the state is no longer `from`,
-/// because somebody else has written it, or if the directory is gone: whoever decided on this looks again then.
+/// Goes from one state to another, and sets nodes of the same directory with it. Nothing changes if the state
+/// is no longer `from`, because somebody else has written it, or if the directory is gone: whoever decided on
+/// this looks again then.
 pub async fn advance(path: &str, from: State, to: State, nodes: &[(&str, &str)]) -> Result<(), Error> {
     let state = format!("{path}/state");
     let advanced = xenstore::transaction(async |transaction| {
@@ -78,9 +82,9 @@ const KEPT_ERRORS: usize = 16;
 /// Where errors were told, the oldest first.
 static TOLD: CpuCell<VecDeque<String>> = CpuCell::new(VecDeque::new());
 
-/// Tells why a device does not work: in `error` of its directory, if that exists, and in `error/<path>/error` of this domain's directory,
-/// where the toolstack's users look (`path` then without this domain's own prefix). The last 16 are kept there. That it cannot be
-/// told is only logged.
+/// Tells why a device does not work: in `error` of its directory, if that exists, and in `error/<path>/error`
+/// of this domain's directory, where the toolstack's users look (`path` then without this domain's own
+/// prefix). The last 16 are kept there. That it cannot be told is only logged.
 pub async fn fail(path: &str, reason: &str) {
     let told = async {
         let node = error_node(path).await?;
@@ -124,8 +128,8 @@ async fn error_node(path: &str) -> Result<String, Error> {
     Ok(format!("error/{local}"))
 }
 
-/// Removes the directory of a device's error, and those between it and `error` that are empty then: else each client would leave one
-/// behind.
+/// Removes the directory of a device's error, and those between it and `error` that are empty then: else each
+/// client would leave one behind.
 async fn remove_error(node: &str) -> Result<(), Error> {
     let removed = xenstore::transaction(async |transaction| {
         transaction.remove(node).await?;

@@ -1,10 +1,11 @@
 //! This domain's xenstore client.
 //!
-//! All requests fail with what the daemon says, with [`Error::Invalid`] if the path is not one, and with [`Error::Broken`] once the connection is; what
-//! else makes one fail stands at it.
+//! All requests fail with what the daemon says, with [`Error::Invalid`] if the path is not one, and with
+//! [`Error::Broken`] once the connection is; what else makes one fail stands at it.
 //!
-//! Paths that do not start with `/` are relative to the domain's own directory, `/local/domain/<domid>`. The ring's layout is `struct
-//! xenstore_domain_interface` of `xen/include/public/io/xs_wire.h`; the client itself is [`protocols::xenstore`].
+//! Paths that do not start with `/` are relative to the domain's own directory, `/local/domain/<domid>`. The
+//! ring's layout is `struct xenstore_domain_interface` of `xen/include/public/io/xs_wire.h`; the client
+//! itself is [`protocols::xenstore`].
 
 use alloc::rc::Rc;
 use alloc::string::String;
@@ -163,7 +164,8 @@ pub async fn exists(path: &str) -> Result<bool, Error> {
 /// Sets the value of a node, and makes it and its parents if need be.
 ///
 /// # Errors
-/// [`Error::Denied`] if it is not this domain's to write, [`Error::TooBig`] or [`Error::Quota`] if it is too large or one too many.
+/// [`Error::Denied`] if it is not this domain's to write, [`Error::TooBig`] or [`Error::Quota`] if it is too
+/// large or one too many.
 pub async fn write(path: &str, value: impl AsRef<[u8]>) -> Result<(), Error> {
     client().write(path, value).await
 }

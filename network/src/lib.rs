@@ -1,7 +1,7 @@
 //! The network inside the driver domain, free of any hypervisor.
 //!
-//! A switch joins what is plugged into one segment: clients, uplinks, and the router that gives the segment an address of the driver
-//! domain's own.
+//! A switch joins what is plugged into one segment: clients, uplinks, and the router that gives the segment
+//! an address of the driver domain's own.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

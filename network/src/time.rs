@@ -13,6 +13,7 @@ pub trait Time: Clone + 'static {
     /// The time since the domain's start, or any other fixed point.
     fn now(&self) -> Duration;
 
-    /// A future that is ready once this much time has passed. It counts from this call, not from its first poll.
+    /// A future that is ready once this much time has passed. It counts from this call, not from its first
+    /// poll.
     fn sleep(&self, duration: Duration) -> Self::Sleep;
 }

@@ -1,7 +1,7 @@
 //! What a neighbour's flood costs: no more than its share.
 //!
-//! Time goes by in rounds. In each, everybody sends as much as they may, those who flood first, and the receiver takes what it
-//! is fast enough for: a certain number of pages, or of frames.
+//! Time goes by in rounds. In each, everybody sends as much as they may, those who flood first, and the
+//! receiver takes what it is fast enough for: a certain number of pages, or of frames.
 
 mod support;
 

@@ -228,8 +228,8 @@ fn neighbour_discovery_names_the_sender() {
     check(own_link_local, 137, own, Some((2, OWN)), [OK, ADDRESS]);
 }
 
-/// Extension headers of IPv6, each of so many bytes, one behind the other, and what comes behind them: to be carried as
-/// `DESTINATION_OPTIONS`.
+/// Extension headers of IPv6, each of so many bytes, one behind the other, and what comes behind them: to be
+/// carried as `DESTINATION_OPTIONS`.
 fn behind(lens: &[usize], next: u8, payload: &[u8]) -> Vec<u8> {
     let mut chain = vec![];
     for (n, len) in lens.iter().enumerate() {

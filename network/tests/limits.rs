@@ -195,7 +195,8 @@ fn the_limit_of_a_receiver_is_shared_fairly() {
         let (flooder, neighbour) = (net.client(1), net.client(3));
         let limited = slow_receiver(&net);
         limited.set_queues(queues);
-        // The neighbour sends a tenth of the rate, and the flooder nine times the rate, in as many flows as there can be.
+        // The neighbour sends a tenth of the rate, and the flooder nine times the rate, in as many flows as
+        // there can be.
         let mut received = [0; 4];
         for n in 0..5000u16 {
             for _ in 0..9 {
@@ -222,7 +223,8 @@ fn the_limit_of_a_receiver_is_shared_fairly() {
     }
 }
 
-/// A sender like TCP: a window that grows by a frame per round trip, and is halved when something of it is lost.
+/// A sender like TCP: a window that grows by a frame per round trip, and is halved when something of it is
+/// lost.
 struct Stream {
     plug: TestPlug,
     number: u8,

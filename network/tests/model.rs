@@ -358,7 +358,8 @@ fn load() -> impl Strategy<Value = Load> {
 proptest! {
     #![proptest_config(cases(64))]
 
-    /// Nobody holds more than its limit, every frame is received or counted as dropped, and in the end all memory is back.
+    /// Nobody holds more than its limit, every frame is received or counted as dropped, and in the end all
+    /// memory is back.
     #[test]
     fn accounts_hold_and_frames_are_accounted_for(
         loads in prop::collection::vec(load(), 1..100),

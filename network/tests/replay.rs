@@ -10,7 +10,8 @@ use devices::net::{ETHERNET_HEADER, Filter, MAX_FRAME, Mac, Port};
 use network::switch::PortOptions;
 use support::*;
 
-/// The frames of a capture file in the classic format of libpcap (draft-ietf-opsawg-pcap), if it is one of Ethernet frames.
+/// The frames of a capture file in the classic format of libpcap (draft-ietf-opsawg-pcap), if it is one of
+/// Ethernet frames.
 fn parse(file: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
     const MICROSECONDS: u32 = 0xa1b2_c3d4;
     const NANOSECONDS: u32 = 0xa1b2_3c4d;
@@ -127,7 +128,8 @@ fn replay_through(frames: &[Vec<u8>]) {
     assert_eq!(net.pool.free(), 1 << 20);
 }
 
-/// Replays frames between the stations that they are from, the first ones as clients of their own, others behind an uplink.
+/// Replays frames between the stations that they are from, the first ones as clients of their own, others
+/// behind an uplink.
 fn replay_between_stations(frames: &[Vec<u8>]) {
     let net = Net::new();
     let uplink = net.uplink(1);

@@ -1,12 +1,13 @@
-//! What the back end of a virtio-msg bus does next, from what it sees in xenstore: `docs/virtio-msg-xen.md` sections 1.2
-//! and 7, as one function without side effects.
+//! What the back end of a virtio-msg bus does next, from what it sees in xenstore: `docs/virtio-msg-xen.md`
+//! sections 1.2 and 7, as one function without side effects.
 
 use crate::xenbus::State;
 
 /// What xenstore and the back end's own memory say at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Situation {
-    /// The state in the back end's own directory, which the toolstack writes too. `None` when the directory is gone.
+    /// The state in the back end's own directory, which the toolstack writes too. `None` when the directory
+    /// is gone.
     pub own: Option<State>,
     /// The toolstack wants the device: `online` is not 0.
     pub online: bool,
@@ -228,7 +229,8 @@ mod tests {
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     struct World {
         situation: Situation,
-        /// What the back end is about to do, and the state that it saw when it decided on that: meanwhile, all may change.
+        /// What the back end is about to do, and the state that it saw when it decided on that: meanwhile,
+        /// all may change.
         plan: Option<(Step, State)>,
         /// The back end was connected when the front end entered Closing.
         owed_closing: bool,
@@ -246,7 +248,8 @@ mod tests {
     };
 
     impl World {
-        /// After the back end has looked, or has done what it planned, with success or without. `None` after the last step.
+        /// After the back end has looked, or has done what it planned, with success or without. `None` after
+        /// the last step.
         fn back_end(mut self, success: bool) -> Option<Self> {
             let Some((step, from)) = self.plan.take() else {
                 let step = self.situation.step();
@@ -283,8 +286,8 @@ mod tests {
             self
         }
 
-        /// After what Linux's xenbus and the bus driver do at the back end's state. A guest that shuts down closes when it sees Closing; all else
-        /// is a matter of a timeout.
+        /// After what Linux's xenbus and the bus driver do at the back end's state. A guest that shuts down
+        /// closes when it sees Closing; all else is a matter of a timeout.
         fn front_end(self) -> Self {
             use State::{Closed, Closing, Connected, InitWait, Initialised, Initialising};
             let Situation {
@@ -339,7 +342,8 @@ mod tests {
             ]
         }
 
-        /// When the back end, and the front end if it is one by the book, have done what there is to do. `None` if the device is done with.
+        /// When the back end, and the front end if it is one by the book, have done what there is to do.
+        /// `None` if the device is done with.
         fn at_rest(mut self, by_the_book: bool) -> Option<Self> {
             for _ in 0..40 {
                 let mut next = self.back_end(true)?;
@@ -355,7 +359,8 @@ mod tests {
         }
     }
 
-    /// Calls `check` for everything that can come of a new device, in whatever order the ends and the toolstack act.
+    /// Calls `check` for everything that can come of a new device, in whatever order the ends and the
+    /// toolstack act.
     fn explore(front_end: impl Fn(World) -> Vec<World>, check: impl Fn(World)) {
         let (mut seen, mut next) = (HashSet::new(), vec![NEW]);
         while let Some(world) = next.pop() {

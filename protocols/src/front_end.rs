@@ -1,8 +1,9 @@
 //! What a front end does next, from what it sees in xenstore, as one function without side effects.
 //!
-//! Each attempt at a connection begins with Initialising, which makes the back end go back to InitWait. Then the front end publishes its
-//! rings; how both become Connected after that depends on the [`Class`]. To end a connection, for whatever reason, the front end enters
-//! Closed, which makes the back end let go of rings and pages and follow.
+//! Each attempt at a connection begins with Initialising, which makes the back end go back to InitWait. Then
+//! the front end publishes its rings; how both become Connected after that depends on the [`Class`]. To end a
+//! connection, for whatever reason, the front end enters Closed, which makes the back end let go of rings and
+//! pages and follow.
 
 use core::fmt;
 
@@ -11,10 +12,11 @@ use crate::xenbus::State;
 /// A class of devices, by how its two ends connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// With a ring published, the front end is Initialised. It enters Connected after the back end, which says with that what the disk is
-    /// like (xen/include/public/io/blkif.h).
+    /// With a ring published, the front end is Initialised. It enters Connected after the back end, which
+    /// says with that what the disk is like (xen/include/public/io/blkif.h).
     Block,
-    /// With rings published, the front end is Connected, and the back end follows (xen/include/public/io/netif.h).
+    /// With rings published, the front end is Connected, and the back end follows
+    /// (xen/include/public/io/netif.h).
     Network,
 }
 
@@ -39,19 +41,20 @@ impl Class {
     fn takes_rings(self, back: State) -> bool {
         match back {
             State::InitWait => true,
-            // A block back end that negotiates nothing may have gone on without waiting. Of others, these states say that it has not yet
-            // heard of Initialising.
+            // A block back end that negotiates nothing may have gone on without waiting. Of others, these
+            // states say that it has not yet heard of Initialising.
             State::Initialised | State::Connected => self == Self::Block,
             _ => false,
         }
     }
 
-    /// Whether a back end in this state has let go of a connection that came so far, after the own state has become Closed.
+    /// Whether a back end in this state has let go of a connection that came so far, after the own state has
+    /// become Closed.
     pub fn has_let_go(self, phase: Phase, back: State) -> bool {
         match back {
             State::Closed | State::Unknown => true,
-            // This is not the one that was connected. netback knows of nothing then that it could close; blkback may be just about to map
-            // the ring, and closes like an old one.
+            // This is not the one that was connected. netback knows of nothing then that it could close;
+            // blkback may be just about to map the ring, and closes like an old one.
             State::Initialising | State::InitWait => self == Self::Network && phase == Phase::Running,
             _ => false,
         }
@@ -76,7 +79,8 @@ pub struct Situation {
     pub class: Class,
     /// The state in the front end's own directory. `None` when the directory is gone.
     pub own: Option<State>,
-    /// The state of the back end that the directory names. `None` when it names none, or one whose directory is gone.
+    /// The state of the back end that the directory names. `None` when it names none, or one whose directory
+    /// is gone.
     pub back: Option<State>,
     /// The directory names the back end that the connection is with; of no meaning without one.
     pub same_back_end: bool,
@@ -127,8 +131,8 @@ pub enum Step {
     Follow,
     /// The toolstack wants the device to go, but it is in use: go on, and wait until something changes.
     WaitForClients,
-    /// End the connection, if there is one: enter Closed and take everything back. After [`Reason::Removed`] and [`Reason::Detached`], the
-    /// device is done with.
+    /// End the connection, if there is one: enter Closed and take everything back. After [`Reason::Removed`]
+    /// and [`Reason::Detached`], the device is done with.
     End(Reason),
 }
 
@@ -166,8 +170,9 @@ impl Situation {
                 _ => Step::End(Reason::Closed),
             },
             Phase::Running if own == Connected && back == Connected => Step::Follow,
-            // That includes the states before Connected: the driver in the back end's domain was exchanged. A new one of Linux would go on
-            // with the rings as they are, but the old one may not be through with them.
+            // That includes the states before Connected: the driver in the back end's domain was exchanged. A
+            // new one of Linux would go on with the rings as they are, but the old one may not be through
+            // with them.
             Phase::Running => Step::End(Reason::Closed),
         }
     }
@@ -408,8 +413,8 @@ mod tests {
         }
     }
 
-    /// In whatever order the ends act, back ends restart, clients come and go and the toolstack detaches: both get connected as long as they
-    /// are wanted, and the device goes otherwise, once it is not in use.
+    /// In whatever order the ends act, back ends restart, clients come and go and the toolstack detaches:
+    /// both get connected as long as they are wanted, and the device goes otherwise, once it is not in use.
     #[test]
     fn every_order_of_events_ends_well() {
         let (mut seen, mut next) = (HashSet::new(), Vec::new());

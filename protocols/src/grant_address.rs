@@ -1,5 +1,5 @@
-//! DMA addresses that name grants: the encoding of Linux's grant DMA layer, as `docs/virtio-msg-xen.md` section 3
-//! fixes it.
+//! DMA addresses that name grants: the encoding of Linux's grant DMA layer, as `docs/virtio-msg-xen.md`
+//! section 3 fixes it.
 
 /// Bytes in a page and in a grant.
 pub const PAGE_SIZE: usize = 4096;

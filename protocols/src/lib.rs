@@ -1,8 +1,8 @@
-//! Formats and state machines of the interfaces between Xen domains, free of any hypercall, so that a host can test
-//! them.
+//! Formats and state machines of the interfaces between Xen domains, free of any hypercall, so that a host
+//! can test them.
 //!
-//! Everything here works on copies: a value that a peer can write is read once by the caller, decoded or checked
-//! here, and used from the copy.
+//! Everything here works on copies: a value that a peer can write is read once by the caller, decoded or
+//! checked here, and used from the copy.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

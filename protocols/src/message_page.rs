@@ -1,8 +1,9 @@
 //! The message page of the virtio-msg bus: two rings of messages in one granted page, as
 //! `docs/virtio-msg-xen.md` section 2 lays it out.
 //!
-//! The same code serves both ends. It works on a [`Page`], so that it runs on a granted page and, in tests, on an array. The peer may
-//! write any byte at any time: its indices are checked at every use, and a message is copied out before it is looked at.
+//! The same code serves both ends. It works on a [`Page`], so that it runs on a granted page and, in tests,
+//! on an array. The peer may write any byte at any time: its indices are checked at every use, and a message
+//! is copied out before it is looked at.
 
 use core::sync::atomic::{Ordering, fence};
 
@@ -116,7 +117,8 @@ const DEVICE: Offsets = Offsets {
     recv_slots: DRIVER.send_slots,
 };
 
-/// One end of the two rings. It keeps its own indices in private memory; the page only shows them to the peer.
+/// One end of the two rings. It keeps its own indices in private memory; the page only shows them to the
+/// peer.
 pub struct Endpoint<P> {
     page: P,
     offsets: &'static Offsets,
@@ -157,8 +159,8 @@ impl<P: Page> Endpoint<P> {
         Ok(SLOTS - used)
     }
 
-    /// Sends a message of 8 to 128 bytes, with `msg_size` set to its length, after [`room`](Self::room) said that there is room. The caller then
-    /// notifies the peer.
+    /// Sends a message of 8 to 128 bytes, with `msg_size` set to its length, after [`room`](Self::room) said
+    /// that there is room. The caller then notifies the peer.
     ///
     /// # Panics
     /// If the message is shorter than a header or longer than a slot.
@@ -259,7 +261,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the two ends do, each receives what the other sent, in order, and never more than eight are under way.
+        /// Whatever the two ends do, each receives what the other sent, in order, and never more than eight
+        /// are under way.
         #[test]
         fn both_directions_are_queues(steps in prop::collection::vec((any::<bool>(), any::<bool>(), 8usize..=128, any::<u8>()), 0..200)) {
             let page = Array::new();

@@ -1,12 +1,13 @@
 //! The front end's half of Xen's shared rings (xen/include/public/io/ring.h).
 //!
-//! A shared ring is a header of four indices and an array of entries, in pages that the front end grants. Requests and
-//! responses share the array: a response overwrites a request that the back end has taken. Indices count without end and
-//! wrap at 2³²; an entry's place is its index modulo the number of entries, which is a power of two. `req_event` and
-//! `rsp_event` hold off notifications: each side asks to be notified once the other's index moves past them.
+//! A shared ring is a header of four indices and an array of entries, in pages that the front end grants.
+//! Requests and responses share the array: a response overwrites a request that the back end has taken.
+//! Indices count without end and wrap at 2³²; an entry's place is its index modulo the number of entries,
+//! which is a power of two. `req_event` and `rsp_event` hold off notifications: each side asks to be notified
+//! once the other's index moves past them.
 //!
-//! The memory is reached through [`RingMemory`], so that all of this runs on a host. What the back end can write is
-//! read once, and a producer index that cannot be true is an error, not a loop bound.
+//! The memory is reached through [`RingMemory`], so that all of this runs on a host. What the back end can
+//! write is read once, and a producer index that cannot be true is an error, not a loop bound.
 
 use core::sync::atomic::{Ordering, fence};
 
@@ -18,8 +19,9 @@ const REQ_EVENT: usize = 4;
 const RSP_PROD: usize = 8;
 const RSP_EVENT: usize = 12;
 
-/// Memory that both ends of a ring see. Offsets are in bytes from the start of the ring; accesses are volatile and imply
-/// no order. The callers here stay within the size that the ring was made with, and 32-bit accesses are aligned.
+/// Memory that both ends of a ring see. Offsets are in bytes from the start of the ring; accesses are
+/// volatile and imply no order. The callers here stay within the size that the ring was made with, and 32-bit
+/// accesses are aligned.
 pub trait RingMemory {
     /// Reads 32 bits.
     fn load(&self, offset: usize) -> u32;
@@ -31,7 +33,8 @@ pub trait RingMemory {
     fn write(&self, offset: usize, from: &[u8]);
 }
 
-/// The back end's producer index claims responses to requests that it was never sent. The connection is of no more use.
+/// The back end's producer index claims responses to requests that it was never sent. The connection is of no
+/// more use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadIndex {
     /// What the back end wrote.
@@ -65,8 +68,8 @@ pub struct FrontRing<M> {
 }
 
 impl<M: RingMemory> FrontRing<M> {
-    /// Initialises a ring in `bytes` of memory, with entries the size of the larger of request and response. The memory
-    /// must be zero and not yet known to the back end.
+    /// Initialises a ring in `bytes` of memory, with entries the size of the larger of request and response.
+    /// The memory must be zero and not yet known to the back end.
     ///
     /// # Panics
     /// As [`entries`].
@@ -92,7 +95,8 @@ impl<M: RingMemory> FrontRing<M> {
         self.entries
     }
 
-    /// How many more requests fit now. A request's entry is free again when as many responses have been taken.
+    /// How many more requests fit now. A request's entry is free again when as many responses have been
+    /// taken.
     pub fn free(&self) -> u32 {
         self.entries - self.written.wrapping_sub(self.consumed)
     }
@@ -123,8 +127,8 @@ impl<M: RingMemory> FrontRing<M> {
         fence(Ordering::Release);
         self.memory.store(REQ_PROD, self.written);
         self.pushed = self.written;
-        // It sees the index before its own hold-off is read: either it finds the requests in its final check, or
-        // its request for a notification is found here.
+        // It sees the index before its own hold-off is read: either it finds the requests in its final check,
+        // or its request for a notification is found here.
         fence(Ordering::SeqCst);
         let event = self.memory.load(REQ_EVENT);
         self.written.wrapping_sub(event) < self.written.wrapping_sub(old)
@@ -140,14 +144,16 @@ impl<M: RingMemory> FrontRing<M> {
         Ok(true)
     }
 
-    /// To be called when [`take`](Self::take) found nothing and the caller is about to wait for a notification: asks for
-    /// one at the next response, and returns whether a response came meanwhile, which nobody will be notified of.
+    /// To be called when [`take`](Self::take) found nothing and the caller is about to wait for a
+    /// notification: asks for one at the next response, and returns whether a response came meanwhile, which
+    /// nobody will be notified of.
     pub fn final_check(&mut self) -> Result<bool, BadIndex> {
         self.final_check_in(1)
     }
 
-    /// Like [`final_check`](Self::final_check), but asks for a notification when so many more responses are there, at least 1: for a caller who is in no
-    /// hurry. Fewer are also told of by the return value if they are there already.
+    /// Like [`final_check`](Self::final_check), but asks for a notification when so many more responses are
+    /// there, at least 1: for a caller who is in no hurry. Fewer are also told of by the return value if they
+    /// are there already.
     pub fn final_check_in(&mut self, responses: u32) -> Result<bool, BadIndex> {
         self.memory
             .store(RSP_EVENT, self.consumed.wrapping_add(responses.max(1)));

@@ -5,7 +5,8 @@ use alloc::{
     string::{String, ToString},
 };
 
-/// Makes a text that somebody else wrote fit for a log line or an error node: at most 64 characters, controls replaced.
+/// Makes a text that somebody else wrote fit for a log line or an error node: at most 64 characters, controls
+/// replaced.
 pub fn printable(text: &str) -> String {
     let mut shown: String = text
         .chars()
@@ -40,7 +41,8 @@ pub fn mac(text: &str) -> Option<[u8; 6]> {
     (parts.next().is_none() && mac[0] & 1 == 0 && mac != [0; 6]).then_some(mac)
 }
 
-/// The words of a command line, separated by white space, as key and value. A word without `=` is a key with an empty value.
+/// The words of a command line, separated by white space, as key and value. A word without `=` is a key with
+/// an empty value.
 pub fn words(line: &str) -> impl Iterator<Item = (&str, &str)> {
     line.split_ascii_whitespace()
         .map(|word| word.split_once('=').unwrap_or((word, "")))

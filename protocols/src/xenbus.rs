@@ -1,12 +1,13 @@
 //! The states of the two ends of a device on xenbus.
 //!
-//! What an end does in which state is the business of its device class; for the back end of the virtio-msg bus see
-//! [`back_end`](crate::back_end).
+//! What an end does in which state is the business of its device class; for the back end of the virtio-msg
+//! bus see [`back_end`](crate::back_end).
 
 use core::fmt;
 use core::str::FromStr;
 
-/// The state of one end of a device: the value of the node `state` in its directory (`xen/include/public/io/xenbus.h`).
+/// The state of one end of a device: the value of the node `state` in its directory
+/// (`xen/include/public/io/xenbus.h`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum State {

@@ -10,7 +10,8 @@ use cpio::newc::{self, ModeFileType};
 
 use crate::host;
 
-/// Packs a folder into a squashfs image. Uncompressed: under emulation a guest's CPU is dearer than the host's page cache.
+/// Packs a folder into a squashfs image. Uncompressed: under emulation a guest's CPU is dearer than the
+/// host's page cache.
 pub fn squashfs(folder: &Path, image: &Path) -> Result<()> {
     const OPTIONS: &[&str] = &["-quiet", "-no-progress", "-noI", "-noD", "-noF", "-noX"];
     host::run(Command::new("mksquashfs").arg(folder).arg(image).args(OPTIONS))

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: what a disk request or a packet costs, measured under icount, as the tables of `docs/results.md`.
+//! `cargo xtask bench`: what a disk request or a packet costs, measured under icount, as the tables of
+//! `docs/results.md`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,7 +1,7 @@
 //! `cargo xtask build`: the images, as ELF files that `xl create` boots.
 //!
-//! They are ordinary crates for the host's own target, compiled and linked freestanding: no C library, fixed addresses in the upper
-//! 2 GiB by `linker.ld`, no unwinding, frame pointers for backtraces, no red zone.
+//! They are ordinary crates for the host's own target, compiled and linked freestanding: no C library, fixed
+//! addresses in the upper 2 GiB by `linker.ld`, no unwinding, frame pointers for backtraces, no red zone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,8 @@ pub fn build(root: &Path) -> Result<Paths> {
         "-Cno-redzone=yes",
         "-Cforce-frame-pointers=yes",
         "-Cforce-unwind-tables=no",
-        // What runs once in a while is most of the code: without this, it is inlined into itself until the image is too large.
+        // What runs once in a while is most of the code: without this, it is inlined into itself until the
+        // image is too large.
         "-Cllvm-args=-inline-threshold=100",
         "-Clink-arg=-nostdlib",
         "-Clink-arg=-static",

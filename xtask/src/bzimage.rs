@@ -6,8 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Writes the ELF file that is packed in the bzImage `image` to `out`. Unpacking it once here saves Xen's toolstack, which
-/// takes either, the work for each domain. Offsets are those of Linux's `Documentation/arch/x86/boot.rst`.
+/// Writes the ELF file that is packed in the bzImage `image` to `out`. Unpacking it once here saves Xen's
+/// toolstack, which takes either, the work for each domain. Offsets are those of Linux's
+/// `Documentation/arch/x86/boot.rst`.
 pub fn unpack(image: &Path, out: &Path) -> Result<()> {
     let content = fs::read(image).with_context(|| image.display().to_string())?;
     ensure!(

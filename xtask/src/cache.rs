@@ -24,7 +24,8 @@ pub fn folder() -> Result<PathBuf> {
 pub struct Key(Sha256);
 
 impl Key {
-    /// Adds a piece of the recipe. Pieces are delimited, so that moving a byte from one to the next changes the key.
+    /// Adds a piece of the recipe. Pieces are delimited, so that moving a byte from one to the next changes
+    /// the key.
     pub fn add(mut self, piece: impl AsRef<[u8]>) -> Key {
         let piece = piece.as_ref();
         self.0.update((piece.len() as u64).to_le_bytes());
@@ -32,7 +33,8 @@ impl Key {
         self
     }
 
-    /// Adds the names and contents of the sources directly in `folder`: hidden files and build products do not count.
+    /// Adds the names and contents of the sources directly in `folder`: hidden files and build products do
+    /// not count.
     pub fn add_folder(mut self, folder: &Path) -> Result<Key> {
         let mut files: Vec<PathBuf> = fs::read_dir(folder)
             .with_context(|| folder.display().to_string())?
@@ -62,8 +64,9 @@ impl Key {
     }
 }
 
-/// The folder of the entry `name` for `key`. If it is not there, `make` fills it; other processes that want an entry
-/// of that name wait meanwhile. Entries of the same name for other keys are removed once the new one stands.
+/// The folder of the entry `name` for `key`. If it is not there, `make` fills it; other processes that want
+/// an entry of that name wait meanwhile. Entries of the same name for other keys are removed once the new one
+/// stands.
 pub fn entry(name: &str, key: Key, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let folder = folder()?;
     let entry = folder.join(format!("{name}-{}", key.hex()));

@@ -63,9 +63,9 @@ pub fn kernel_release(tree: &Path) -> Result<String> {
     Ok(releases.remove(0))
 }
 
-/// Keeps, of the kernel's modules in `tree`, those that `keep` names with all that they need, unpacks them, and
-/// indexes them again. Names are as modprobe takes them, with `_` for `-`; one ending in `/` keeps a whole folder
-/// below `kernel/`.
+/// Keeps, of the kernel's modules in `tree`, those that `keep` names with all that they need, unpacks them,
+/// and indexes them again. Names are as modprobe takes them, with `_` for `-`; one ending in `/` keeps a
+/// whole folder below `kernel/`.
 pub fn prune_modules(tree: &Path, release: &str, keep: &[&str]) -> Result<()> {
     let folder = tree.join("usr/lib/modules").join(release);
     let depmod = || host::run(Command::new("/sbin/depmod").arg("-b").arg(tree).arg(release));

@@ -1,4 +1,5 @@
-//! dom0's half of the bed: Xen, a kernel, an initramfs that mounts the root file system, and an image of that.
+//! dom0's half of the bed: Xen, a kernel, an initramfs that mounts the root file system, and an image of
+//! that.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;

@@ -29,7 +29,8 @@ pub const BUILD: &[Tool] = &[("cc", "gcc"), ("strip", "binutils")];
 /// What building the fuzz targets takes: libFuzzer is written in C++.
 pub const FUZZ: &[Tool] = &[("c++", "g++")];
 
-/// Makes sure that every tool is there: installs the packages when run as root, else fails with the command to copy.
+/// Makes sure that every tool is there: installs the packages when run as root, else fails with the command
+/// to copy.
 pub fn require(tools: &[Tool]) -> Result<()> {
     let mut missing: Vec<&str> = tools
         .iter()
@@ -76,8 +77,9 @@ fn is_root_here() -> bool {
 /// Set for a process that [`root_of_namespace`] has started again.
 const IN_NAMESPACE: &str = "VIRTIO_STUBDOM_IN_NAMESPACE";
 
-/// Makes this process root, for Debian's packages have files of several users: if it is not, it starts again as root of a
-/// user namespace, for which the user needs ranges in `/etc/subuid` and `/etc/subgid`. What is made there belongs to them.
+/// Makes this process root, for Debian's packages have files of several users: if it is not, it starts again
+/// as root of a user namespace, for which the user needs ranges in `/etc/subuid` and `/etc/subgid`. What is
+/// made there belongs to them.
 pub fn root_of_namespace() -> Result<()> {
     if is_root_here() {
         return Ok(());

@@ -1,5 +1,5 @@
-//! The tests that need no Xen: `cargo test`, package by package, and again under tools that watch each access to memory; then the fuzz
-//! targets, with a number of inputs each.
+//! The tests that need no Xen: `cargo test`, package by package, and again under tools that watch each access
+//! to memory; then the fuzz targets, with a number of inputs each.
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -44,8 +44,8 @@ pub fn run(filters: &[String], tally: &Tally) -> Result<()> {
     }
     for package in SHARING {
         let mut command = cargo();
-        // The flag is unstable only in name: stable toolchains bring the sanitizer's run-time library. With a target given, build
-        // scripts and macros go without.
+        // The flag is unstable only in name: stable toolchains bring the sanitizer's run-time library. With a
+        // target given, build scripts and macros go without.
         command
             .args([
                 "test",

@@ -72,8 +72,8 @@ pub enum Report {
 }
 
 impl Lab {
-    /// Boots, runs, and waits for the end. `on_line` gets the control channel's other lines, and may set a new limit on
-    /// the time from then on.
+    /// Boots, runs, and waits for the end. `on_line` gets the control channel's other lines, and may set a
+    /// new limit on the time from then on.
     pub fn run(self, mut on_line: impl FnMut(&str) -> Option<Duration>) -> Result<Outcome> {
         host::require(host::BED)?;
         let dom0 = dom0::dom0(self.suite)?;
@@ -205,8 +205,9 @@ impl Lab {
     }
 }
 
-/// dom0's initramfs with the file systems and the archive that it brings along. They come this way, and not as disks, because where
-/// time is a count of instructions it runs on while a disk waits for the host, and whoever waits for the disk meets their time limits.
+/// dom0's initramfs with the file systems and the archive that it brings along. They come this way, and not
+/// as disks, because where time is a count of instructions it runs on while a disk waits for the host, and
+/// whoever waits for the disk meets their time limits.
 fn write_initramfs(dom0: &Dom0, guest: &Path, archive: &Path, file: &Path) -> Result<()> {
     fs::copy(&dom0.initramfs, file).with_context(|| file.display().to_string())?;
     let mut initramfs = Cpio::new(File::options().append(true).open(file)?);

@@ -39,12 +39,13 @@ pub struct Running {
     pub errors: UnixStream,
 }
 
-/// dom0's memory, in MiB: its file systems, daemons, the toolstack, a 1 GiB folder for disks in RAM, and logs.
+/// dom0's memory, in MiB: its file systems, daemons, the toolstack, a 1 GiB folder for disks in RAM, and
+/// logs.
 const DOM0_MEMORY: u32 = 2560;
 
-/// The processor, without what QEMU 7.2 emulates wrongly. With SMAP a PV dom0 dies; with RDTSCP a PVH guest hangs in Xen's
-/// emulator; with XSAVE a PVH guest's kernel warns of its sizes; with CX16 (cmpxchg16b) a busy PVH guest can find garbage in
-/// its flags, and dies of a double fault.
+/// The processor, without what QEMU 7.2 emulates wrongly. With SMAP a PV dom0 dies; with RDTSCP a PVH guest
+/// hangs in Xen's emulator; with XSAVE a PVH guest's kernel warns of its sizes; with CX16 (cmpxchg16b) a busy
+/// PVH guest can find garbage in its flags, and dies of a double fault.
 const CPU: &str = "max,-smap,-smep,-rdtscp,-xsave,-cx16";
 
 impl Machine<'_> {

@@ -40,10 +40,11 @@ struct Arguments {
 enum Subcommands {
     /// Builds the driver domain's image and the test client's.
     Build,
-    /// Shows the main job as a short tour: a guest's ext4 file system on a disk, and a lease and a download by a network card, which the
-    /// driver domain serves.
+    /// Shows the main job as a short tour: a guest's ext4 file system on a disk, and a lease and a download
+    /// by a network card, which the driver domain serves.
     Run(RunArguments),
-    /// Runs the host tests and the fuzz targets, then the scenarios under Xen; with a filter, those whose names contain it.
+    /// Runs the host tests and the fuzz targets, then the scenarios under Xen; with a filter, those whose
+    /// names contain it.
     Test(TestArguments),
     /// Measures what disk requests or packets cost, beside Xen's own front ends, counting instructions.
     Bench(BenchArguments),
@@ -100,15 +101,15 @@ struct TestArguments {
     /// The version of Xen to run the scenarios on; without this, each of them.
     #[arg(long, value_enum)]
     xen: Vec<Suite>,
-    /// Take the time in the bed from this host's clock. Otherwise it counts instructions, which makes it independent of how fast and how
-    /// busy the host is.
+    /// Take the time in the bed from this host's clock. Otherwise it counts instructions, which makes it
+    /// independent of how fast and how busy the host is.
     #[arg(long)]
     wall_clock: bool,
     /// Leave the host tests out.
     #[arg(long)]
     scenarios_only: bool,
-    /// Run every variant of every scenario on every version of Xen, rather than long ones on one version, and transfer 256 MiB where
-    /// otherwise 16 have to do.
+    /// Run every variant of every scenario on every version of Xen, rather than long ones on one version, and
+    /// transfer 256 MiB where otherwise 16 have to do.
     #[arg(long)]
     full: bool,
     /// Take the images as they are, or none, instead of building them.

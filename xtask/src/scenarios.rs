@@ -1,4 +1,5 @@
-//! `cargo xtask test`: host tests, then the scenarios of `tests/scenarios` in dom0, as many as there are in one boot.
+//! `cargo xtask test`: host tests, then the scenarios of `tests/scenarios` in dom0, as many as there are in
+//! one boot.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -22,11 +23,13 @@ pub struct Options {
     pub filters: Vec<String>,
     /// Whether the bed's time is this host's, rather than a count of instructions.
     pub wall_clock: bool,
-    /// Where logs are kept, a folder for each release; without it, in temporary ones that stay if something fails.
+    /// Where logs are kept, a folder for each release; without it, in temporary ones that stay if something
+    /// fails.
     pub logs: Option<PathBuf>,
     /// Whether to leave the host tests out.
     pub scenarios_only: bool,
-    /// Whether to run each variant of each scenario on each release, rather than the long ones on one, and to transfer more.
+    /// Whether to run each variant of each scenario on each release, rather than the long ones on one, and to
+    /// transfer more.
     pub full: bool,
     /// The images that the bed is given.
     pub images: Vec<(PathBuf, PathBuf)>,

@@ -1,4 +1,5 @@
-//! What a client's network device is like: the segment's options, and keys that dom0 may write beside the device's nodes.
+//! What a client's network device is like: the segment's options, and keys that dom0 may write beside the
+//! device's nodes.
 
 use alloc::{format, string::String, vec::Vec};
 use core::net::{IpAddr, Ipv4Addr};

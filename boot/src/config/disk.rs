@@ -18,8 +18,9 @@ pub struct DiskConfig {
 }
 
 impl Config {
-    /// What is configured for a `target` that a guest's disk line names: a configured name, or else a `vdev`. A `vdev` that has
-    /// configured names gives no more than each of them does. `None` if the target can be neither.
+    /// What is configured for a `target` that a guest's disk line names: a configured name, or else a `vdev`.
+    /// A `vdev` that has configured names gives no more than each of them does. `None` if the target can be
+    /// neither.
     pub fn disk(&self, target: &str) -> Option<DiskConfig> {
         if let Some(disk) = self.disks.get(target) {
             return Some(disk.clone());

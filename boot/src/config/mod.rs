@@ -1,7 +1,7 @@
 //! The driver domain's configuration, from its command line (`extra=` in its xl configuration).
 //!
-//! The command line is a list of `key=value` words, separated by spaces. `docs/operating.md` describes every key. Those of the
-//! runtime, which obeys them by itself, are only checked here.
+//! The command line is a list of `key=value` words, separated by spaces. `docs/operating.md` describes every
+//! key. Those of the runtime, which obeys them by itself, are only checked here.
 
 use alloc::{borrow::ToOwned, collections::BTreeMap, string::String, vec::Vec};
 use core::{fmt, time::Duration};
@@ -24,7 +24,8 @@ pub const MAX_NAME: usize = 32;
 /// The whole configuration. What a key does not say has the value of [`Config::default`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// `patience`: how long requests wait for an uplink's back end before they fail. Without it, for as long as it takes.
+    /// `patience`: how long requests wait for an uplink's back end before they fail. Without it, for as long
+    /// as it takes.
     pub patience: Option<Duration>,
     /// `disk.<name>`: what is known of a disk beyond its uplink's name.
     pub disks: BTreeMap<String, DiskConfig>,

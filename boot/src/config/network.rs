@@ -1,4 +1,5 @@
-//! The segments of the network: `segment.<name>`, and `forward.`, `rule.` and `lease.` with the name of a segment.
+//! The segments of the network: `segment.<name>`, and `forward.`, `rule.` and `lease.` with the name of a
+//! segment.
 
 use alloc::{borrow::ToOwned, string::String, vec::Vec};
 use core::{net::Ipv4Addr, str::FromStr};
@@ -46,7 +47,8 @@ pub struct Segment {
     pub dns: Vec<Ipv4Addr>,
     /// `dhcp=<first>-<last>`: addresses for clients.
     pub dhcp: Option<(Ipv4Addr, Ipv4Addr)>,
-    /// `nat=<segment>`: what is for elsewhere goes out through that segment, with the driver domain's address there.
+    /// `nat=<segment>`: what is for elsewhere goes out through that segment, with the driver domain's address
+    /// there.
     pub nat: Option<String>,
     /// `isolate`: clients reach uplinks and the driver domain, not each other.
     pub isolate: bool,
@@ -206,7 +208,8 @@ impl Segment {
         if repeated { Err(EXPECTED) } else { Ok(()) }
     }
 
-    /// Whether a client of the segment can have this address: in the driver domain's network, and not its own.
+    /// Whether a client of the segment can have this address: in the driver domain's network, and not its
+    /// own.
     pub(super) fn has_room_for(&self, client: Ipv4Addr) -> bool {
         matches!(self.address, Some(Address::Static(own)) if client != own.address() && is_host(own, client))
     }
@@ -227,7 +230,8 @@ impl Segment {
             .then_some(forward)
     }
 
-    /// Whether a port of this segment's address is wanted already: by a forward of a segment that goes out here, or by the router.
+    /// Whether a port of this segment's address is wanted already: by a forward of a segment that goes out
+    /// here, or by the router.
     fn has_port_in_use(&self, all: &[Self], forward: &Forward) -> bool {
         let own = match forward.protocol {
             Protocol::Tcp => self.metrics == Some(forward.port),

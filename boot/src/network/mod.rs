@@ -1,4 +1,5 @@
-//! The network: a switch for each configured segment, with its uplinks and routers, and the clients' devices that are plugged into them.
+//! The network: a switch for each configured segment, with its uplinks and routers, and the clients' devices
+//! that are plugged into them.
 
 mod nics;
 mod routers;

@@ -1,4 +1,5 @@
-//! Serving network devices: from the nodes that the toolstack writes for a client to a virtio-net device in a segment.
+//! Serving network devices: from the nodes that the toolstack writes for a client to a virtio-net device in a
+//! segment.
 
 use alloc::{
     collections::BTreeMap,
@@ -35,7 +36,8 @@ struct Kept {
 }
 
 impl Network {
-    /// Serves the device that `path` (`backend/virtio/<client>/<device>`) describes, until the toolstack removes it.
+    /// Serves the device that `path` (`backend/virtio/<client>/<device>`) describes, until the toolstack
+    /// removes it.
     pub async fn serve(self, path: &str, client: u16) {
         let back_end = match BackEnd::new(path, client).await {
             Ok(back_end) => back_end,

@@ -1,4 +1,5 @@
-//! Routers: one for each way out, with the segments that use it, and one for each segment that has an address and leads nowhere.
+//! Routers: one for each way out, with the segments that use it, and one for each segment that has an address
+//! and leads nowhere.
 
 use alloc::{format, rc::Rc, string::String};
 
@@ -54,7 +55,8 @@ impl Network {
     ) -> Result<(), String> {
         let insides = insides.into_iter().map(|config| self.inside(config));
         let outside = outside.map(|config| self.station(config)).transpose()?;
-        // Each connection takes 400 bytes: an eighth of the memory goes there, in equal parts to all ways out.
+        // Each connection takes 400 bytes: an eighth of the memory goes there, in equal parts to all ways
+        // out.
         let segments = self.0.config.segments.iter();
         let ways_out = segments.filter(|it| self.leads_out(it)).count().max(1);
         let memory = kernel::mm::usage().total;

@@ -33,15 +33,15 @@ impl Time for Clock {
 pub struct Memory(pub PacketPool);
 
 impl Memory {
-    /// Half of the domain's memory at most; a quarter is left alone in any case: routers' connections may take half of that, and what is left
-    /// is for queues, questions and answers.
+    /// Half of the domain's memory at most; a quarter is left alone in any case: routers' connections may
+    /// take half of that, and what is left is for queues, questions and answers.
     pub fn new() -> Self {
         let total = mm::usage().total;
         Self(PacketPool::new(total / 2 / mm::PAGE_SIZE, total / 4))
     }
 
-    /// How much one client may have in frames that it sends, and as much in what it has to receive, in bytes: a sixteenth of all, but room for
-    /// a few of the largest frames.
+    /// How much one client may have in frames that it sends, and as much in what it has to receive, in bytes:
+    /// a sixteenth of all, but room for a few of the largest frames.
     pub fn share(&self) -> usize {
         (self.0.usage().limit * mm::PAGE_SIZE / 16).clamp(256 << 10, 1 << 20)
     }

@@ -53,7 +53,8 @@ pub type Socket = Plug<Memory, Clock>;
 impl Segment {
     /// Sets up the switch.
     pub async fn new(config: &config::Segment, memory: &Memory, statistics: &Statistics) -> Self {
-        // Whether clients are isolated is said for each of them: the key beside a device takes precedence over the segment's option.
+        // Whether clients are isolated is said for each of them: the key beside a device takes precedence
+        // over the segment's option.
         let (switch, keeper) = Switch::new(memory.clone(), Clock, SwitchOptions::default());
         executor::spawn(keeper).detach();
         let counted = switch.clone();
@@ -152,8 +153,8 @@ impl Drop for Reservation {
     }
 }
 
-/// What the addresses of a segment are made of, and the driver domain's own. With an uplink, that is the uplink's address, which nobody else on
-/// that network has; without, both come from the segment's name.
+/// What the addresses of a segment are made of, and the driver domain's own. With an uplink, that is the
+/// uplink's address, which nobody else on that network has; without, both come from the segment's name.
 async fn addresses(config: &config::Segment) -> (Seed, Mac) {
     if let Some(vif) = config.uplinks.first()
         && let Ok(address) = xenstore::read(&format!("device/vif/{vif}/mac")).await

@@ -30,8 +30,8 @@ impl Network {
         }
     }
 
-    /// Keeps a device plugged in. One that is detached and attached again at once may never be seen to be gone, so that it is looked for
-    /// until this task is dropped.
+    /// Keeps a device plugged in. One that is detached and attached again at once may never be seen to be
+    /// gone, so that it is looked for until this task is dropped.
     async fn keep_uplink(self, device: u32) {
         let mut lookout = Lookout::new(Class::Network, device);
         while let Some((uplink, _counted)) = self.start_uplink(device) {

@@ -7,8 +7,8 @@ use core::task::{Poll, Waker};
 
 /// A party's share of the memory for frames.
 ///
-/// What a client sends is charged to its account until whoever receives it has taken it, which keeps a client that sends faster than
-/// others take from holding everything.
+/// What a client sends is charged to its account until whoever receives it has taken it, which keeps a client
+/// that sends faster than others take from holding everything.
 pub struct Account {
     used: Cell<usize>,
     limit: usize,

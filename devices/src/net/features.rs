@@ -39,7 +39,8 @@ pub const CTRL_MAC_ADDR: u64 = 1 << 23;
 /// VIRTIO_NET_F_SPEED_DUPLEX.
 pub const SPEED_DUPLEX: u64 = 1 << 63;
 
-/// What a driver may switch on and off with VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET: there, too, these bits are used.
+/// What a driver may switch on and off with VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET: there, too, these bits are
+/// used.
 pub const GUEST_OFFLOADS: u64 = GUEST_CSUM | GUEST_TSO4 | GUEST_TSO6;
 
 /// What every device offers; one with several pairs of queues offers [`MQ`] as well.
@@ -62,7 +63,8 @@ pub(super) const OFFERED: u64 = CSUM
     | CTRL_MAC_ADDR
     | SPEED_DUPLEX;
 
-/// Features and what each of them requires ("Feature bit requirements"); those that others require come first.
+/// Features and what each of them requires ("Feature bit requirements"); those that others require come
+/// first.
 const REQUIREMENTS: [(u64, u64); 8] = [
     (GUEST_TSO4 | GUEST_TSO6, GUEST_CSUM),
     (HOST_TSO4 | HOST_TSO6, CSUM),

@@ -98,7 +98,8 @@ impl<B: Buffer> Frame<B> {
         self.charge.as_deref().map(Charge::account)
     }
 
-    /// Puts this handle of the frame on another account; the one that it was on gets its room back with the last handle on it.
+    /// Puts this handle of the frame on another account; the one that it was on gets its room back with the
+    /// last handle on it.
     pub fn charge_to(&mut self, charge: Option<Charge>) {
         self.charge = charge.map(Rc::new);
     }

@@ -18,7 +18,8 @@ pub struct Link {
     pub mtu: u16,
     /// Mbit/s, or `u32::MAX` if unknown.
     pub speed: u32,
-    /// How often stations had to make themselves known anew since the port exists, because the uplink leads somewhere else.
+    /// How often stations had to make themselves known anew since the port exists, because the uplink leads
+    /// somewhere else.
     pub announcements: u32,
 }
 
@@ -90,19 +91,20 @@ impl Filter {
 
 /// Where something is plugged into the network: the device of a client, an uplink, a router.
 ///
-/// A port has one or more pairs of queues; what belongs to one flow goes through one of them. Handles are cheap to clone, and the last one
-/// that is dropped unplugs.
+/// A port has one or more pairs of queues; what belongs to one flow goes through one of them. Handles are
+/// cheap to clone, and the last one that is dropped unplugs.
 pub trait Port: Clone + 'static {
     /// Memory for frames.
     type Buffer: Buffer + 'static;
 
-    /// A frame of `len` bytes ([`ETHERNET_HEADER`](super::ETHERNET_HEADER) to [`MAX_FRAME`](super::MAX_FRAME)) to be filled and sent here, on this port's account; its bytes
-    /// are undefined. `None` if there is no memory, or if this port has sent its share for now:
+    /// A frame of `len` bytes ([`ETHERNET_HEADER`](super::ETHERNET_HEADER) to
+    /// [`MAX_FRAME`](super::MAX_FRAME)) to be filled and sent here, on this port's account; its bytes are
+    /// undefined. `None` if there is no memory, or if this port has sent its share for now:
     /// [`poll_ready`](Self::poll_ready) wakes when trying again makes sense.
     fn allocate(&self, len: usize) -> Option<Frame<Self::Buffer>>;
 
-    /// To be called after [`allocate`](Self::allocate) failed: `Ready` if trying again with the same length makes sense; `Pending`
-    /// registers the task.
+    /// To be called after [`allocate`](Self::allocate) failed: `Ready` if trying again with the same length
+    /// makes sense; `Pending` registers the task.
     fn poll_ready(&self, len: usize, context: &mut Context<'_>) -> Poll<()>;
 
     /// Sends a frame into the network, which always takes it; it may get lost there.
@@ -114,7 +116,8 @@ pub trait Port: Clone + 'static {
     /// Drops what waits to be received, because nobody is there to receive it.
     fn forget(&self);
 
-    /// Spreads what is received over this many queues from now on, or fewer. What waits in others stays there or gets lost.
+    /// Spreads what is received over this many queues from now on, or fewer. What waits in others stays there
+    /// or gets lost.
     fn set_queues(&self, queues: u16);
 
     /// Which frames are wanted from now on.

@@ -35,8 +35,8 @@ pub(super) struct Header {
 pub(super) const HEADER_SIZE: usize = size_of::<Header>();
 
 impl Header {
-    /// The header of a packet for the driver, whose headers (up to the transport payload) are `headers` bytes long, if that is known,
-    /// and which is spread over `buffers` of the driver's buffers.
+    /// The header of a packet for the driver, whose headers (up to the transport payload) are `headers` bytes
+    /// long, if that is known, and which is spread over `buffers` of the driver's buffers.
     pub(super) fn new(offload: &Offload, headers: u16, buffers: u16) -> Self {
         let mut header = Header {
             num_buffers: buffers.into(),
@@ -62,8 +62,9 @@ impl Header {
         header
     }
 
-    /// What a driver wants done about a frame of `len` bytes. `None` if it asks for something wrong, or for what is not among
-    /// `negotiated`. Flags that are not known are ignored, as the specification wants, and so is `hdr_len`.
+    /// What a driver wants done about a frame of `len` bytes. `None` if it asks for something wrong, or for
+    /// what is not among `negotiated`. Flags that are not known are ignored, as the specification wants, and
+    /// so is `hdr_len`.
     pub(super) fn offload(&self, len: usize, negotiated: u64) -> Option<Offload> {
         let mut offload = Offload::default();
         if self.flags & NEEDS_CSUM != 0 {

@@ -58,8 +58,8 @@ pub struct Chain {
     table: Option<Table>,
 }
 
-/// While the chains that were taken from a queue and not given back have this many segments, no more are taken: it bounds what a driver can
-/// make a queue hold.
+/// While the chains that were taken from a queue and not given back have this many segments, no more are
+/// taken: it bounds what a driver can make a queue hold.
 const HELD: usize = 2048;
 /// The same while memory is scarce.
 const HELD_SCARCELY: usize = 64;
@@ -69,9 +69,9 @@ pub(crate) fn most_held(memory: &impl DriverMemory) -> usize {
     if memory.is_scarce() { HELD_SCARCELY } else { HELD }
 }
 
-/// The most segments of a short chain. Short chains keep their memory when they are cleared. Long ones give it back; and they take room for
-/// as many segments as a chain can have, 4 KiB, whatever they need: a block of that size is refused while there is still memory for the
-/// smaller ones, whose failure would be the end.
+/// The most segments of a short chain. Short chains keep their memory when they are cleared. Long ones give
+/// it back; and they take room for as many segments as a chain can have, 4 KiB, whatever they need: a block
+/// of that size is refused while there is still memory for the smaller ones, whose failure would be the end.
 const SHORT: usize = 40;
 
 impl Chain {
@@ -105,8 +105,8 @@ impl Chain {
         self.segments.len()
     }
 
-    /// What to reckon with for the memory that the chain holds, in segments: it may have held more before. Stays the same until the chain
-    /// is cleared.
+    /// What to reckon with for the memory that the chain holds, in segments: it may have held more before.
+    /// Stays the same until the chain is cleared.
     pub(crate) fn weight(&self) -> usize {
         self.segments.len().max(self.segments.capacity() / 2)
     }
@@ -262,7 +262,8 @@ impl Chain {
     }
 }
 
-/// How many segments the chain in an indirect table has. There may be more descriptors: empty ones, and such as it does not visit.
+/// How many segments the chain in an indirect table has. There may be more descriptors: empty ones, and such
+/// as it does not visit.
 fn segments_of(table: &[Descriptor]) -> usize {
     let (mut count, mut index) = (0, 0);
     for _ in 0..table.len() {

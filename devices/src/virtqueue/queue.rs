@@ -99,7 +99,8 @@ where
         kicked
     }
 
-    /// Asks to be notified of buffers, and registers for that. Tells whether there are some already, or were meanwhile.
+    /// Asks to be notified of buffers, and registers for that. Tells whether there are some already, or were
+    /// meanwhile.
     pub(crate) fn listen(&mut self, context: &mut Context<'_>) -> Result<bool, QueueError> {
         Ok(self.ring.listen()? || self.kicked(context))
     }
@@ -119,8 +120,8 @@ where
         self.held >= most_held(&self.memory) || self.taken >= usize::from(self.ring.size())
     }
 
-    /// Takes some of the chains that are available, and tells how many: at most [`BATCH`]. If they are fewer, there are no more, or there
-    /// is no room for more.
+    /// Takes some of the chains that are available, and tells how many: at most [`BATCH`]. If they are fewer,
+    /// there are no more, or there is no room for more.
     pub(crate) fn take(&mut self) -> Result<usize, QueueError> {
         let before = self.ready.len();
         let mut descriptors = 0;
@@ -181,7 +182,8 @@ where
         before - self.ready.len()
     }
 
-    /// An empty batch with room for so many transfers, to be given to [`transfer`](Self::transfer) and then to [`done`](Self::done).
+    /// An empty batch with room for so many transfers, to be given to [`transfer`](Self::transfer) and then
+    /// to [`done`](Self::done).
     pub(crate) fn batch<'a>(&mut self, room: usize) -> Result<Vec<Transfer<'a, M::Buffer>>, QueueError> {
         self.batch.take(room)
     }

@@ -176,8 +176,8 @@ impl Shape {
         }
     }
 
-    /// Checks a packet as its receiver would, `partial` if the checksum is still to be computed, and gives its sequence number relative
-    /// to the first, its flags, its id and its payload.
+    /// Checks a packet as its receiver would, `partial` if the checksum is still to be computed, and gives
+    /// its sequence number relative to the first, its flags, its id and its payload.
     pub fn check(&self, packet: &[u8], partial: bool) -> (u32, u8, u16, Vec<u8>) {
         let (ip, tcp) = (self.ethernet(), self.transport());
         let whole = (packet.len() - ip) as u16;

@@ -1,6 +1,7 @@
 //! What an uplink does in the course of its life: see [`frontend::live`].
 //!
-//! Only when the back end has let go of ring and pages, the requests are anyone's again: they wait for the next connection.
+//! Only when the back end has let go of ring and pages, the requests are anyone's again: they wait for the
+//! next connection.
 
 use alloc::format;
 use alloc::rc::Rc;

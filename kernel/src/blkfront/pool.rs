@@ -1,8 +1,8 @@
 //! The payload pages of one uplink.
 //!
-//! The pages are this domain's own. Each is granted to the back end's domain once and stays so for as long as the
-//! connection does, whether or not the back end keeps its mappings: blkif.h lets a front end do that with any back end. A
-//! page is zeroed before its first grant, and afterwards holds data of this disk only.
+//! The pages are this domain's own. Each is granted to the back end's domain once and stays so for as long as
+//! the connection does, whether or not the back end keeps its mappings: blkif.h lets a front end do that with
+//! any back end. A page is zeroed before its first grant, and afterwards holds data of this disk only.
 
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
@@ -90,8 +90,8 @@ struct Waiting {
 
 struct State {
     slots: Vec<Slot>,
-    /// Pages that no buffer has. The last one given back is taken first, so that the back end's mappings stay few and
-    /// its caches warm.
+    /// Pages that no buffer has. The last one given back is taken first, so that the back end's mappings stay
+    /// few and its caches warm.
     free: Vec<Index>,
     /// The domain that all pages are granted to, while connected.
     domid: Option<u16>,
@@ -119,8 +119,8 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// At most `limit` pages, of which `guaranteed` are allocated now; the others only as long as `reserve` bytes of the domain's
-    /// memory are free.
+    /// At most `limit` pages, of which `guaranteed` are allocated now; the others only as long as `reserve`
+    /// bytes of the domain's memory are free.
     pub fn new(guaranteed: usize, limit: usize, reserve: usize) -> Result<Rc<Self>, OutOfMemory> {
         let slots = (0..guaranteed)
             .map(|_| Slot::new())
@@ -155,8 +155,9 @@ impl Pool {
         })
     }
 
-    /// Like [`allocate`](Self::allocate), but whoever was refused earlier gets his first, so that one who takes much again and again leaves
-    /// something to others. Who is refused is in the queue until he gets a buffer or [leaves](Self::leave) it.
+    /// Like [`allocate`](Self::allocate), but whoever was refused earlier gets his first, so that one who
+    /// takes much again and again leaves something to others. Who is refused is in the queue until he gets a
+    /// buffer or [leaves](Self::leave) it.
     pub fn allocate_in_turn(self: &Rc<Self>, party: usize, len: usize) -> Option<Buffer> {
         let first = self.state.borrow().waiting.front().map(|first| first.party);
         let buffer = match first {
@@ -205,7 +206,8 @@ impl Pool {
         Some(())
     }
 
-    /// Wakes a task when it is the party's turn and there are pages for it; nothing if it was not refused any.
+    /// Wakes a task when it is the party's turn and there are pages for it; nothing if it was not refused
+    /// any.
     pub fn wait(&self, party: usize, waker: &Waker) {
         let waker = {
             let mut state = self.state.borrow_mut();
@@ -225,7 +227,8 @@ impl Pool {
         state.slots.iter_mut().try_for_each(|slot| slot.grant(domid))
     }
 
-    /// Ends the grants of pages that the other side does not have mapped any more. Returns whether that was all.
+    /// Ends the grants of pages that the other side does not have mapped any more. Returns whether that was
+    /// all.
     pub fn revoke(&self) -> bool {
         let mut state = self.state.borrow_mut();
         state.domid = None;
@@ -285,8 +288,8 @@ impl Buffer {
     fn page(&self, index: usize) -> SharedMemory<'_> {
         let state = self.pool.state.borrow();
         let address = state.slots[usize::from(self.pages[index])].address;
-        // SAFETY: the page stays in its pool, and the pool lives as long as the buffer. No reference to its bytes is
-        // made, and no other buffer has it.
+        // SAFETY: the page stays in its pool, and the pool lives as long as the buffer. No reference to its
+        // bytes is made, and no other buffer has it.
         unsafe { SharedMemory::new(address as *mut u8, PAGE_SIZE) }
     }
 

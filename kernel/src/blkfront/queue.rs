@@ -95,7 +95,8 @@ impl Inner {
 pub(super) struct Queue {
     pool: Rc<Pool>,
     inner: RefCell<Inner>,
-    /// Set when the last channel goes, when the last request ends after that, and when the back end cannot be talked to any more.
+    /// Set when the last channel goes, when the last request ends after that, and when the back end cannot be
+    /// talked to any more.
     pub attention: Signal,
 }
 
@@ -146,7 +147,8 @@ impl Queue {
         self.inner.borrow_mut().ring = Some(SharedRing { front: ring, event });
     }
 
-    /// After [`offer`](Self::offer), when the back end has accepted: starts the connection; what waited is sent.
+    /// After [`offer`](Self::offer), when the back end has accepted: starts the connection; what waited is
+    /// sent.
     pub fn connect(&self, connection: RingConnection) {
         let inner = &mut *self.inner.borrow_mut();
         if let Some(ring) = &inner.ring {
@@ -156,8 +158,8 @@ impl Queue {
         }
     }
 
-    /// Hears and says nothing more on the ring, and gives it back. The back end may still be at work with it and with the
-    /// requests.
+    /// Hears and says nothing more on the ring, and gives it back. The back end may still be at work with it
+    /// and with the requests.
     pub fn hang_up(&self) -> Option<Granted> {
         let inner = &mut *self.inner.borrow_mut();
         let ring = inner.ring.take();
@@ -165,12 +167,14 @@ impl Queue {
         Some(ring?.front.into_memory().0)
     }
 
-    /// After [`hang_up`](Self::hang_up), when the back end cannot reach any page any more: lets requests wait for the next connection.
+    /// After [`hang_up`](Self::hang_up), when the back end cannot reach any page any more: lets requests wait
+    /// for the next connection.
     pub fn disconnect(&self) {
         self.inner.borrow_mut().frontend.disconnect();
     }
 
-    /// Fails all requests, and those to come before the next connection, but none while there is a connection.
+    /// Fails all requests, and those to come before the next connection, but none while there is a
+    /// connection.
     pub fn fail(&self) {
         let inner = &mut *self.inner.borrow_mut();
         inner.failing = true;
@@ -279,8 +283,8 @@ impl Drop for Client {
     }
 }
 
-/// A stream of requests to an uplink. Requests that it abandons when it is dropped are dropped too if the back end does
-/// not have them yet.
+/// A stream of requests to an uplink. Requests that it abandons when it is dropped are dropped too if the
+/// back end does not have them yet.
 pub struct Channel {
     client: Rc<Client>,
     key: usize,

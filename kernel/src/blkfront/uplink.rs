@@ -32,7 +32,8 @@ pub struct Options {
     pub max_request: usize,
     /// Memory of the domain that the pool leaves alone when it grows, in bytes.
     pub reserve: usize,
-    /// How long requests wait for a back end before they fail. Without a limit, they wait for as long as it takes.
+    /// How long requests wait for a back end before they fail. Without a limit, they wait for as long as it
+    /// takes.
     pub patience: Option<Duration>,
 }
 
@@ -106,8 +107,8 @@ pub(super) struct Shared {
     handles: RefCell<Vec<Weak<Watchers>>>,
 }
 
-/// Tasks that wait at one handle for a change of state or geometry. They go with the handle, so that clients that come
-/// and go leave none behind.
+/// Tasks that wait at one handle for a change of state or geometry. They go with the handle, so that clients
+/// that come and go leave none behind.
 pub(super) type Watchers = RefCell<Vec<Waker>>;
 
 impl Shared {
@@ -190,8 +191,8 @@ impl Clone for Uplink {
 }
 
 impl Uplink {
-    /// Connects `device/vbd/<device>`. Resolves when the first connection is there, however long that takes, or when the device
-    /// is gone.
+    /// Connects `device/vbd/<device>`. Resolves when the first connection is there, however long that takes,
+    /// or when the device is gone.
     pub async fn connect(device: u32, options: Options) -> Result<Rc<Self>, Removed> {
         let pages = options.pool / PAGE_SIZE;
         let indirect_pages = (pages / 32).clamp(2, 32);

@@ -1,7 +1,8 @@
 //! The FIFO ABI: up to 2^17 channels, in linked lists by priority.
 //!
-//! Layout: `xen/include/public/event_channel.h`; algorithm: Xen's design document "Event Channel FIFO-based ABI". Xen appends to a
-//! list; this domain takes from its head. An entry that is linked says by its lower bits which port follows.
+//! Layout: `xen/include/public/event_channel.h`; algorithm: Xen's design document "Event Channel FIFO-based
+//! ABI". Xen appends to a list; this domain takes from its head. An entry that is linked says by its lower
+//! bits which port follows.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};

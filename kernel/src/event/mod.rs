@@ -1,7 +1,7 @@
 //! Event channels: notifications from Xen and between domains.
 //!
-//! Events are polled, never delivered as interrupts (upcalls stay masked). The FIFO ABI is used where Xen has it, else the 2-level
-//! ABI; `evtchn=2l` on the command line asks for the latter.
+//! Events are polled, never delivered as interrupts (upcalls stay masked). The FIFO ABI is used where Xen has
+//! it, else the 2-level ABI; `evtchn=2l` on the command line asks for the latter.
 
 mod fifo;
 mod two_level;
@@ -42,7 +42,8 @@ struct Events {
 
 static EVENTS: CpuCell<Option<Events>> = CpuCell::new(None);
 
-/// Chooses the ABI. Events that are pending already may get lost: who uses a channel that the domain was made with looks once unasked.
+/// Chooses the ABI. Events that are pending already may get lost: who uses a channel that the domain was made
+/// with looks once unasked.
 pub(crate) fn init() {
     let abi = if cmdline::value("evtchn") == Some("2l") {
         log::info!("2-level event channels, as asked for");
@@ -150,7 +151,8 @@ fn close(port: Port) {
 
 /// One end of an event channel, closed when dropped.
 ///
-/// What the other end sends sets a flag that [`wait`](Self::wait) consumes; nothing says when the other end closes.
+/// What the other end sends sets a flag that [`wait`](Self::wait) consumes; nothing says when the other end
+/// closes.
 pub struct EventChannel {
     port: Port,
     signal: Rc<Signal>,
@@ -169,7 +171,8 @@ impl EventChannel {
         Self::open(argument.port)
     }
 
-    /// Binds to a port that the domain `remote` has allocated for this one. The new channel is pending at once, for what was sent before.
+    /// Binds to a port that the domain `remote` has allocated for this one. The new channel is pending at
+    /// once, for what was sent before.
     pub fn bind_interdomain(remote: u16, remote_port: Port) -> Result<Self, Errno> {
         let mut argument = xen::evtchn_bind_interdomain {
             remote_dom: remote,
@@ -222,7 +225,8 @@ impl EventChannel {
         send(self.port);
     }
 
-    /// Waits for a notification and consumes it; several since the last wait count as one. One task may wait at a time.
+    /// Waits for a notification and consumes it; several since the last wait count as one. One task may wait
+    /// at a time.
     pub async fn wait(&self) {
         self.signal.wait().await
     }
@@ -232,8 +236,8 @@ impl EventChannel {
         self.signal.poll_wait(context)
     }
 
-    /// Waits for a notification and consumes it, without letting tasks run meanwhile; false if none came in time. For callers that cannot
-    /// await, such as implementations of synchronous traits.
+    /// Waits for a notification and consumes it, without letting tasks run meanwhile; false if none came in
+    /// time. For callers that cannot await, such as implementations of synchronous traits.
     pub fn wait_blocking(&self, limit: Duration) -> bool {
         let deadline = time::now() + limit;
         loop {
@@ -258,7 +262,8 @@ impl EventChannel {
         }
     }
 
-    /// Consumes a notification without waiting; whether there was one. Only what the executor has seen counts.
+    /// Consumes a notification without waiting; whether there was one. Only what the executor has seen
+    /// counts.
     pub fn take_pending(&self) -> bool {
         self.signal.take()
     }

@@ -1,4 +1,5 @@
-//! The 2-level ABI: 4096 channels, as bits in the page shared with Xen, with a selector of the words that have some.
+//! The 2-level ABI: 4096 channels, as bits in the page shared with Xen, with a selector of the words that
+//! have some.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

@@ -101,8 +101,8 @@ impl Device {
         }
     }
 
-    /// One line for the log, however often the same happens before the next connection (`told` is what was told of the last one); and one for the
-    /// toolstack's user where something is wrong.
+    /// One line for the log, however often the same happens before the next connection (`told` is what was
+    /// told of the last one); and one for the toolstack's user where something is wrong.
     pub(super) async fn report(&self, end: &End, told: &mut String) {
         let (name, reason) = (&self.name, format!("{end}"));
         if *told == reason {
@@ -123,10 +123,11 @@ impl Device {
         *told = reason;
     }
 
-    /// Enters Closed if there is a back end, and waits until that has let go of a connection that came as far as `phase`, but not for ever.
-    /// Returns whether the own state is Closed now.
+    /// Enters Closed if there is a back end, and waits until that has let go of a connection that came as far
+    /// as `phase`, but not for ever. Returns whether the own state is Closed now.
     ///
-    /// Linux's xenbus looks at the state of the moment, so the next state has to wait until the back end has acted on this.
+    /// Linux's xenbus looks at the state of the moment, so the next state has to wait until the back end has
+    /// acted on this.
     pub(super) async fn close(&self, phase: Phase) -> bool {
         let mut closed = false;
         let closing = async {
@@ -150,8 +151,8 @@ impl Device {
         closed
     }
 
-    /// After [`close`](Self::close): whether the own state is still Closed. If not, this is another device in the place of the old one, and
-    /// it may have another front end already.
+    /// After [`close`](Self::close): whether the own state is still Closed. If not, this is another device in
+    /// the place of the old one, and it may have another front end already.
     pub(super) async fn is_the_same(&self) -> Result<(), End> {
         match xenbus::find_state(&self.path).await? {
             Some(State::Closed) => Ok(()),
@@ -159,8 +160,9 @@ impl Device {
         }
     }
 
-    /// Takes pages back, however long that takes: `take_back` says whether that was all. If this end is `closed`, it says so again each time:
-    /// Linux's blkback looks once, and keeps everything when it has requests under way at that moment.
+    /// Takes pages back, however long that takes: `take_back` says whether that was all. If this end is
+    /// `closed`, it says so again each time: Linux's blkback looks once, and keeps everything when it has
+    /// requests under way at that moment.
     pub(super) async fn take_back(&self, closed: bool, mut take_back: impl FnMut() -> bool) {
         let (mut pause, mut warned) = (Duration::from_millis(10), false);
         while !take_back() {

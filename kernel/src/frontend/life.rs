@@ -1,7 +1,7 @@
 //! The life of a front end.
 //!
-//! It connects, follows what changes, and connects again when that ends, until the device is gone: see [`protocols::front_end`] for the
-//! order of the steps.
+//! It connects, follows what changes, and connects again when that ends, until the device is gone: see
+//! [`protocols::front_end`] for the order of the steps.
 
 use alloc::format;
 use alloc::string::String;
@@ -72,8 +72,8 @@ pub(crate) trait FrontEnd {
     /// Reads what a back end may change while it is connected.
     async fn follow(&self, connection: &Connection<Self::Rings>) -> Result<(), End>;
 
-    /// Stops the data path, if there is one. The back end may still be at work with its pages: the result takes back what it has let go of,
-    /// and says whether that was all.
+    /// Stops the data path, if there is one. The back end may still be at work with its pages: the result
+    /// takes back what it has let go of, and says whether that was all.
     async fn hang_up(&self, rings: Option<Self::Rings>) -> impl FnMut() -> bool;
 }
 
@@ -105,7 +105,8 @@ pub(crate) async fn live<F: FrontEnd>(front_end: F) {
         };
         device.report(&end, &mut told).await;
         let take_back = front_end.hang_up(rings).await;
-        // A directory that was removed may be there again, for a new device of the same number that is not this one's to close.
+        // A directory that was removed may be there again, for a new device of the same number that is not
+        // this one's to close.
         closed = !matches!(end, End::Reason(Reason::Removed)) && device.close(phase).await;
         device.take_back(closed, take_back).await;
         if end.is_final() {
@@ -117,7 +118,8 @@ pub(crate) async fn live<F: FrontEnd>(front_end: F) {
     front_end.set_state(State::Removed);
 }
 
-/// Connects and follows what changes. Rings that a back end may know of are in `connection` at the end; `told` is emptied by success.
+/// Connects and follows what changes. Rings that a back end may know of are in `connection` at the end;
+/// `told` is emptied by success.
 async fn connect_and_follow<F: FrontEnd>(
     front_end: &F,
     connection: &mut Option<Connection<F::Rings>>,
@@ -184,13 +186,13 @@ const FOUND: &str = "/multi-queue-max-queues";
 enum Changed {
     Nothing,
     Something,
-    /// The driver in the back end's domain is another one. It may have become Connected with the rings that it found before anybody could see
-    /// that it was not.
+    /// The driver in the back end's domain is another one. It may have become Connected with the rings that
+    /// it found before anybody could see that it was not.
     Exchanged,
 }
 
-/// Waits until something changes at either end. What it was matters little, because everything is read anew: all that has happened until
-/// then counts as one.
+/// Waits until something changes at either end. What it was matters little, because everything is read anew:
+/// all that has happened until then counts as one.
 async fn changed(own: &mut Watch, back: &mut BackEndWatch) -> Changed {
     poll_fn(|context| {
         let mut changed = take_events(back, context);

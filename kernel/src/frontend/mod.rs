@@ -1,5 +1,5 @@
-//! What the front ends of this domain have in common: which devices there are, where their back ends are, what those say, and how a
-//! connection comes about and ends.
+//! What the front ends of this domain have in common: which devices there are, where their back ends are,
+//! what those say, and how a connection comes about and ends.
 
 mod device;
 mod end;

@@ -19,7 +19,8 @@ pub(crate) async fn read_nodes(path: &str, keys: &[&'static str]) -> Result<Node
     Ok(nodes)
 }
 
-/// Writes names and values below `path`, in place of what an earlier connection has left there, as far as `is_ours` knows the name.
+/// Writes names and values below `path`, in place of what an earlier connection has left there, as far as
+/// `is_ours` knows the name.
 pub(crate) async fn publish(
     path: &str,
     nodes: &[(String, String)],

@@ -6,8 +6,8 @@ use protocols::front_end::Class;
 
 use crate::xenstore::{self, Error, Watch};
 
-/// The device numbers of all devices of a class there are now. A directory without a back end is none: it is what may be left of a
-/// device.
+/// The device numbers of all devices of a class there are now. A directory without a back end is none: it is
+/// what may be left of a device.
 pub async fn discover(class: Class) -> Result<BTreeSet<u32>, Error> {
     let mut devices = BTreeSet::new();
     let directory = class.directory();

@@ -37,8 +37,9 @@ struct Operation {
 
 const _: () = assert!(size_of::<Operation>() == 40);
 
-/// Memory of this domain that the hypervisor copies from or to: it must lie in pages of the domain's own, like everything on the heap
-/// or in [`crate::mm::Pages`], and unlike a mapping. A [`CopyBatch`] panics when it is given anything else.
+/// Memory of this domain that the hypervisor copies from or to: it must lie in pages of the domain's own,
+/// like everything on the heap or in [`crate::mm::Pages`], and unlike a mapping. A [`CopyBatch`] panics when
+/// it is given anything else.
 #[derive(Clone, Copy)]
 pub struct LocalMemory<'a> {
     address: usize,
@@ -94,8 +95,9 @@ pub struct Pieces(Range<usize>);
 
 /// Copies to be done together.
 ///
-/// Each [`read`](Self::read) or [`write`](Self::write) is cut at page ends, theirs and ours; [`run`](Self::run) does all of them in one hypercall; then
-/// [`result`](Self::result) tells for each how it went.
+/// Each [`read`](Self::read) or [`write`](Self::write) is cut at page ends, theirs and ours;
+/// [`run`](Self::run) does all of them in one hypercall; then [`result`](Self::result) tells for each how it
+/// went.
 pub struct CopyBatch<'a> {
     operations: Vec<Operation>,
     lifetime: PhantomData<LocalMemory<'a>>,
@@ -113,11 +115,12 @@ impl<'a> CopyBatch<'a> {
         }
     }
 
-    /// Adds a copy from the pages that domain `domid` grants under `reference` and its successors, from a byte offset in the first of
-    /// them, which fills `to`.
+    /// Adds a copy from the pages that domain `domid` grants under `reference` and its successors, from a
+    /// byte offset in the first of them, which fills `to`.
     ///
     /// # Errors
-    /// If the offset is not one in a page, there are no such references, or no memory. Whether they are granted, [`result`](Self::result) tells.
+    /// If the offset is not one in a page, there are no such references, or no memory. Whether they are
+    /// granted, [`result`](Self::result) tells.
     ///
     /// # Panics
     /// If `to` cannot be written, or is not memory of the domain's own.
@@ -139,8 +142,8 @@ impl<'a> CopyBatch<'a> {
         })
     }
 
-    /// Adds a copy of all of `from` to the pages that domain `domid` grants under `reference` and its successors, to a byte offset in the
-    /// first of them.
+    /// Adds a copy of all of `from` to the pages that domain `domid` grants under `reference` and its
+    /// successors, to a byte offset in the first of them.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
@@ -232,7 +235,8 @@ impl<'a> CopyBatch<'a> {
                 .map(|operation| u64::from(operation.len))
                 .sum(),
         );
-        // SAFETY: the structure is the command's. What is written is borrowed mutably by, or shared with, the batch.
+        // SAFETY: the structure is the command's. What is written is borrowed mutably by, or shared with, the
+        // batch.
         let called = unsafe { hypercall::grant_table_op(COPY, Counter::GrantCopy, &mut self.operations) };
         if let Err(error) = called {
             // Operations that Xen did not get to keep their failing status.

@@ -12,8 +12,8 @@ use crate::{executor, time};
 
 /// Pages of this domain that another domain may access, under consecutive references.
 ///
-/// Dropping it takes the access back. Where the other domain still has a page mapped, that is not possible: such pages go into quarantine,
-/// neither used nor granted again, until the other domain lets go or dies.
+/// Dropping it takes the access back. Where the other domain still has a page mapped, that is not possible:
+/// such pages go into quarantine, neither used nor granted again, until the other domain lets go or dies.
 pub struct Granted {
     pages: ManuallyDrop<Pages>,
     first: GrantRef,
@@ -28,7 +28,8 @@ impl Granted {
     /// Grants pages to domain `domid`.
     ///
     /// # Errors
-    /// If there are not as many consecutive references, or a frame's number does not fit the table. The pages come back.
+    /// If there are not as many consecutive references, or a frame's number does not fit the table. The pages
+    /// come back.
     pub fn new(domid: u16, pages: Pages, access: Access) -> Result<Self, (GrantError, Pages)> {
         match table::grant(domid, &pages, access) {
             Ok(first) => Ok(Self {
@@ -79,7 +80,8 @@ impl Granted {
         take_back(pages, granted.first, granted.domid)
     }
 
-    /// Like [`end`](Self::end), but pages that the other domain still has mapped stay as they are, to be tried again.
+    /// Like [`end`](Self::end), but pages that the other domain still has mapped stay as they are, to be
+    /// tried again.
     pub fn try_end(self) -> Result<Pages, Self> {
         if !table::end_access(self.first, self.pages.count()) {
             return Err(self);

@@ -7,8 +7,9 @@ use crate::mm::Pages;
 
 /// A page that another domain may access, with what owns it.
 ///
-/// Granting and taking back cost a few stores each, no hypercall. Dropping it takes the access back; where the other domain still has the
-/// page mapped, that is not possible, and the owner is never dropped. Who can wait uses [`try_end`](Self::try_end).
+/// Granting and taking back cost a few stores each, no hypercall. Dropping it takes the access back; where
+/// the other domain still has the page mapped, that is not possible, and the owner is never dropped. Who can
+/// wait uses [`try_end`](Self::try_end).
 pub(crate) struct Loan<T> {
     owner: ManuallyDrop<T>,
     reference: GrantRef,
@@ -18,8 +19,8 @@ impl<T> Loan<T> {
     /// Grants the page that `page` finds in the owner to domain `domid`. On failure, the owner comes back.
     ///
     /// # Safety
-    /// The page must not be given to anybody else before the owner, and all that shares it, is dropped. If the access is for writing,
-    /// nobody may hold references to the page's bytes until it has ended.
+    /// The page must not be given to anybody else before the owner, and all that shares it, is dropped. If
+    /// the access is for writing, nobody may hold references to the page's bytes until it has ended.
     pub(crate) unsafe fn new(
         domid: u16,
         owner: T,

@@ -42,7 +42,8 @@ struct UnmapGrantRef {
 
 /// Pages of another domain at consecutive addresses, mapped until dropped.
 ///
-/// The other domain cannot take a mapped page away, and its death does not end the mapping; but it may write to the pages at any time.
+/// The other domain cannot take a mapped page away, and its death does not end the mapping; but it may write
+/// to the pages at any time.
 pub struct Mapping {
     range: WindowRange,
     /// Xen's handles of the pages that are mapped.
@@ -50,11 +51,12 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Maps the pages that domain `domid` grants under these references, in this order; all of them or none. One hypercall for
-    /// every 32 pages.
+    /// Maps the pages that domain `domid` grants under these references, in this order; all of them or none.
+    /// One hypercall for every 32 pages.
     ///
     /// # Errors
-    /// Without references, without memory or addresses, and where Xen refuses: mostly because the domain does not grant such a page.
+    /// Without references, without memory or addresses, and where Xen refuses: mostly because the domain does
+    /// not grant such a page.
     pub fn new(domid: u16, references: &[GrantRef], access: Access) -> Result<Self, GrantError> {
         if references.is_empty() {
             return Err(GrantError::BadRange);
@@ -71,7 +73,8 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Maps pages behind those that are mapped. If one fails, those before it stay mapped, those behind it do not.
+    /// Maps pages behind those that are mapped. If one fails, those before it stay mapped, those behind it do
+    /// not.
     fn map_batch(&mut self, domid: u16, references: &[GrantRef], access: Access) -> Result<(), GrantError> {
         let flags = HOST_MAP
             | if access == Access::ReadOnly {
@@ -169,7 +172,8 @@ impl Unmapping {
         self.filled = 0;
         // SAFETY: the structure is the command's, and whoever pushed an address has given it up.
         let called = unsafe { hypercall::grant_table_op(UNMAP_GRANT_REF, Counter::GrantUnmap, batch) };
-        // Handles and addresses are our own, so this is a bug; and the address would be used again while something is mapped there.
+        // Handles and addresses are our own, so this is a bug; and the address would be used again while
+        // something is mapped there.
         assert!(
             called.is_ok() && batch.iter().all(|operation| operation.status == 0),
             "cannot unmap a grant"

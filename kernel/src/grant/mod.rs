@@ -2,10 +2,12 @@
 //!
 //! * [`Granted`] owns pages that another domain may access by reference.
 //! * [`Mapping`] maps pages of another domain until it is dropped.
-//! * [`CopyBatch`] has the hypervisor copy between this domain's memory and pages of others, many pieces in one hypercall.
+//! * [`CopyBatch`] has the hypervisor copy between this domain's memory and pages of others, many pieces in
+//!   one hypercall.
 //!
-//! The table is of version 1, half the size of version 2, which is enough while machine frame numbers fit 32 bits (16 TiB); a frame
-//! that does not is refused. Structures and constants: `xen/include/public/grant_table.h`.
+//! The table is of version 1, half the size of version 2, which is enough while machine frame numbers fit 32
+//! bits (16 TiB); a frame that does not is refused. Structures and constants:
+//! `xen/include/public/grant_table.h`.
 
 mod copy;
 mod granted;
@@ -39,7 +41,8 @@ pub enum Access {
 /// Why pages could not be granted, mapped or copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrantError {
-    /// The hypervisor refused one operation: a `GNTST_*` value, negative. Mostly because the other domain does not grant what was asked.
+    /// The hypervisor refused one operation: a `GNTST_*` value, negative. Mostly because the other domain
+    /// does not grant what was asked.
     Refused(i16),
     /// The hypervisor refused the whole batch.
     Hypercall(Errno),

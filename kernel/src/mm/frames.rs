@@ -1,7 +1,7 @@
 //! The allocator of page frames.
 //!
-//! Frames are taken from the top of memory down; the heap grows from the bottom up. So the two share what there is without a
-//! fixed division.
+//! Frames are taken from the top of memory down; the heap grows from the bottom up. So the two share what
+//! there is without a fixed division.
 
 use super::{PAGE_SIZE, pfn_to_address};
 use crate::cell::CpuCell;

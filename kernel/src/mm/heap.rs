@@ -1,4 +1,5 @@
-//! The heap: a linked-list allocator on a run of pages that grows on demand, with lists of small blocks in front.
+//! The heap: a linked-list allocator on a run of pages that grows on demand, with lists of small blocks in
+//! front.
 
 #![cfg_attr(test, allow(dead_code))] // Host tests have the host's heap.
 
@@ -14,8 +15,9 @@ use crate::stats::{Counter, count};
 
 /// The heap grows by at least this many pages.
 const GROWTH: usize = 16;
-/// From how many bytes on an allocation leaves the reserve free. What clients can make the domain hold is asked for in such large blocks, whose
-/// failure is an error for the client; the small ones that everything is made of, whose failure would be the end, still find room then.
+/// From how many bytes on an allocation leaves the reserve free. What clients can make the domain hold is
+/// asked for in such large blocks, whose failure is an error for the client; the small ones that everything
+/// is made of, whose failure would be the end, still find room then.
 const LARGE: usize = 4096;
 /// How many pages that is.
 pub(super) const RESERVE: usize = 64;
@@ -124,7 +126,8 @@ impl GrowingHeap {
 
 struct GlobalHeap;
 
-// SAFETY: the heap hands out disjoint blocks of the layout's size and alignment out of pages that are its own.
+// SAFETY: the heap hands out disjoint blocks of the layout's size and alignment out of pages that are its
+// own.
 unsafe impl GlobalAlloc for GlobalHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(Counter::Allocations, 1);

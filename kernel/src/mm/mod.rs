@@ -7,7 +7,8 @@
 //! | `0xffffffff80000000` | the *linear map*: pseudo-physical page *n* at `LINEAR_BASE + n * 4096`, starting with the image |
 //! | `0xffffffffc0000000` | the *window*: pages of Xen and of other domains |
 //!
-//! Text is mapped without write permission, read-only data too, and everything but text without execute permission.
+//! Text is mapped without write permission, read-only data too, and everything but text without execute
+//! permission.
 
 mod frames;
 mod heap;
@@ -107,7 +108,8 @@ pub struct Usage {
     pub window_used: usize,
 }
 
-/// Whether less memory is free than twice the heap's reserve: what clients make the domain hold is to grow no further then.
+/// Whether less memory is free than twice the heap's reserve: what clients make the domain hold is to grow no
+/// further then.
 pub(crate) fn is_scarce() -> bool {
     frames::free_count() * PAGE_SIZE + heap::free() < 2 * heap::RESERVE * PAGE_SIZE
 }

@@ -36,8 +36,8 @@ impl Pages {
         Ok(pages)
     }
 
-    /// Like [`new`](Self::new), but the pages hold whatever this domain had in them before: only for what is overwritten before it
-    /// is granted to anybody.
+    /// Like [`new`](Self::new), but the pages hold whatever this domain had in them before: only for what is
+    /// overwritten before it is granted to anybody.
     ///
     /// # Errors
     /// As for [`new`](Self::new).
@@ -72,7 +72,8 @@ impl Pages {
 
     /// Their bytes.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: the pages are mapped, initialised (every bit pattern is a byte) and owned; `self` is borrowed mutably.
+        // SAFETY: the pages are mapped, initialised (every bit pattern is a byte) and owned; `self` is
+        // borrowed mutably.
         unsafe { core::slice::from_raw_parts_mut(self.address() as *mut u8, self.size()) }
     }
 

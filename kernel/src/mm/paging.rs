@@ -1,7 +1,8 @@
 //! Page tables of a PV domain.
 //!
-//! A PV domain's tables hold machine frames, are mapped read-only, and are changed by hypercalls that Xen validates. A page that
-//! becomes a table must have no writable mapping, so [`install_table`] takes that away first.
+//! A PV domain's tables hold machine frames, are mapped read-only, and are changed by hypercalls that Xen
+//! validates. A page that becomes a table must have no writable mapping, so [`install_table`] takes that away
+//! first.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -55,7 +56,8 @@ struct Slot {
 }
 
 impl Slot {
-    /// The slot for an address at a level (4 is the top, 1 holds the pages), or `None` if a table on the way is missing.
+    /// The slot for an address at a level (4 is the top, 1 holds the pages), or `None` if a table on the way
+    /// is missing.
     fn find(address: usize, level: u32) -> Option<Self> {
         let mut slot = Self {
             table_mfn: top_table_mfn(),
@@ -139,12 +141,13 @@ unsafe extern "C" {
     static boot_stack_guard: u8;
 }
 
-/// Takes away the permissions that nothing needs from the pages below `end`, which the domain builder mapped with all of them, and the
-/// page below the stack altogether.
+/// Takes away the permissions that nothing needs from the pages below `end`, which the domain builder mapped
+/// with all of them, and the page below the stack altogether.
 ///
-/// So a stack that overflows ends the domain, but without a report: Xen enters a PV domain's trap handlers on the stack that was in use (it
-/// takes another only when the domain was in user mode, which cannot run this code), finds no room for the frame, and crashes the
-/// domain. `xl dmesg` shows that; [`boot::stack_used`](crate::boot::stack_used) tells how far it is away.
+/// So a stack that overflows ends the domain, but without a report: Xen enters a PV domain's trap handlers on
+/// the stack that was in use (it takes another only when the domain was in user mode, which cannot run this
+/// code), finds no room for the frame, and crashes the domain. `xl dmesg` shows that;
+/// [`boot::stack_used`](crate::boot::stack_used) tells how far it is away.
 pub(super) fn protect(end: usize) {
     let (text_end, rodata_end) = (&raw const __text_end as usize, &raw const __rodata_end as usize);
     let no_execute = NX.load(Relaxed);

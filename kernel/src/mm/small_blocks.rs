@@ -1,7 +1,8 @@
 //! Lists of free small blocks, by size: what makes most allocations cheap.
 //!
-//! Sizes are rounded up to a power of two. A block that is freed waits in the list of its size for the next allocation of that
-//! size, and never goes back to where it came from; so the lists hold what was once needed at the same time, at most.
+//! Sizes are rounded up to a power of two. A block that is freed waits in the list of its size for the next
+//! allocation of that size, and never goes back to where it came from; so the lists hold what was once needed
+//! at the same time, at most.
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -27,7 +28,8 @@ impl SmallBlocks {
         Self { lists: [None; LISTS] }
     }
 
-    /// The list for a layout, and the layout that all its blocks have; `None` if blocks like this are not kept.
+    /// The list for a layout, and the layout that all its blocks have; `None` if blocks like this are not
+    /// kept.
     pub(super) fn class(layout: Layout) -> Option<(usize, Layout)> {
         if layout.size() > LARGEST || layout.align() > SMALLEST {
             return None;

@@ -45,7 +45,8 @@ impl Window {
     }
 }
 
-/// Consecutive pages of the window, with page tables but nothing mapped. Whoever drops a range has unmapped what he mapped.
+/// Consecutive pages of the window, with page tables but nothing mapped. Whoever drops a range has unmapped
+/// what he mapped.
 pub(crate) struct WindowRange {
     first: usize,
     count: usize,

@@ -85,7 +85,8 @@ impl<P: Port<Buffer = Packet>> Driver<P> {
         Ok(Rings::new(features, queues, filtered))
     }
 
-    /// Makes one of `count` queues, with pages on its receive ring: the uplink gives no more of the pool away than an eighth.
+    /// Makes one of `count` queues, with pages on its receive ring: the uplink gives no more of the pool away
+    /// than an eighth.
     fn queue(
         &self,
         index: u16,

@@ -11,8 +11,8 @@ use protocols::netif::{Gso, GsoKind, Info};
 /// Size of IPv6's own header in bytes (RFC 8200).
 const IPV6_HEADER: usize = 40;
 
-/// What is still to be done about a frame that a back end sent. It says that there is a checksum or segmentation to be done, but not where
-/// the headers are. `None` if they are nowhere.
+/// What is still to be done about a frame that a back end sent. It says that there is a checksum or
+/// segmentation to be done, but not where the headers are. `None` if they are nowhere.
 pub(super) fn of_received<B: Buffer>(buffer: &B, info: &Info) -> Option<Offload> {
     if !info.checksum_blank && info.gso.is_none() {
         let checksum = if info.validated {
@@ -69,13 +69,13 @@ pub(super) fn to_info(offload: &Offload) -> Info {
     }
 }
 
-/// How many bytes of a frame's start Linux's netback copies into the first part of what it passes on (`XEN_NETBACK_TX_COPY_LEN`). There
-/// are network cards that want all headers of a segment there (XSA-423).
+/// How many bytes of a frame's start Linux's netback copies into the first part of what it passes on
+/// (`XEN_NETBACK_TX_COPY_LEN`). There are network cards that want all headers of a segment there (XSA-423).
 pub(super) const AT_HAND: u16 = 128;
 
-/// What may be left to a back end about a frame. It looks for the headers itself: Linux finds TCP and UDP over IP without VLAN tags,
-/// and drops frames where it does not find what it is told to complete. It also passes on what is behind IPv6 extension headers, which
-/// few network cards know.
+/// What may be left to a back end about a frame. It looks for the headers itself: Linux finds TCP and UDP
+/// over IP without VLAN tags, and drops frames where it does not find what it is told to complete. It also
+/// passes on what is behind IPv6 extension headers, which few network cards know.
 pub(super) fn abilities<B: Buffer>(frame: &Frame<B>, features: &Features) -> Abilities {
     if frame.offload.checksum == Checksum::Valid || frame.offload == Offload::default() {
         return Abilities {

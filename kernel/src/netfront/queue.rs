@@ -118,8 +118,8 @@ impl<P: Port<Buffer = Packet>> Queue<P> {
         Ok(more)
     }
 
-    /// Posts pages. Where that is not all that the back end is to have, the task is woken to try again: with too few, the back end may never
-    /// have anything to say. Returns whether it may try at once.
+    /// Posts pages. Where that is not all that the back end is to have, the task is woken to try again: with
+    /// too few, the back end may never have anything to say. Returns whether it may try at once.
     fn refill(&mut self, context: &mut Context<'_>) -> bool {
         self.retry = None;
         match self.receive.refill(&self.shared.pool) {
@@ -207,8 +207,8 @@ impl<P: Port<Buffer = Packet>> Queue<P> {
         self.finish(frame, parts)
     }
 
-    /// Whether the back end takes a packet in the pieces that it is in. Those of another back end may be of any size, and Linux has
-    /// stumbled over headers in many small ones (XSA-432).
+    /// Whether the back end takes a packet in the pieces that it is in. Those of another back end may be of
+    /// any size, and Linux has stumbled over headers in many small ones (XSA-432).
     fn takes(&self, packet: &Packet) -> bool {
         let (.., first) = packet.fragment(0);
         packet.fragments() == 1

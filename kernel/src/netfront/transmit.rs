@@ -88,7 +88,8 @@ impl Transmit {
         self.ring.push()
     }
 
-    /// Takes all answers that there are, and returns for how many fragments the back end did not take the frame.
+    /// Takes all answers that there are, and returns for how many fragments the back end did not take the
+    /// frame.
     pub fn reap(&mut self) -> Result<u64, Broken> {
         let mut failed = 0;
         while let Some(answer) = self.requests.take(&mut self.ring)? {
@@ -101,8 +102,8 @@ impl Transmit {
         Ok(failed)
     }
 
-    /// Asks for a notification when half of what the back end has is answered; whether there are answers already. Answers do nothing but
-    /// give memory back, so there is no hurry.
+    /// Asks for a notification when half of what the back end has is answered; whether there are answers
+    /// already. Answers do nothing but give memory back, so there is no hurry.
     pub fn final_check(&mut self) -> Result<bool, Broken> {
         let outstanding = self.ring.capacity() - self.ring.free();
         Ok(self.ring.final_check_in(outstanding / 2)?)
@@ -117,7 +118,8 @@ impl Transmit {
 
 /// Lends a fragment's page for reading, and returns its reference too.
 fn lend(domid: u16, sent: Sent, fragment: usize) -> Result<(Loan<Sent>, GrantRef), GrantError> {
-    // SAFETY: the page stays in its packet for as long as there is a handle of the frame, and the loan has one.
+    // SAFETY: the page stays in its packet for as long as there is a handle of the frame, and the loan has
+    // one.
     let loan = unsafe {
         Loan::new(domid, sent, Access::ReadOnly, |sent| {
             sent.frame.buffer().fragment(fragment).0.pages()

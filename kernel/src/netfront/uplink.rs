@@ -21,8 +21,8 @@ use crate::sync::Signal;
 /// What an uplink is given.
 #[derive(Clone)]
 pub struct Options {
-    /// The most queues. Each holds up to 256 pages of the pool for what it receives; their use is that the back end's domain may work on
-    /// several at a time.
+    /// The most queues. Each holds up to 256 pages of the pool for what it receives; their use is that the
+    /// back end's domain may work on several at a time.
     pub queues: u16,
     /// The only groups that frames are received for, up to [`MAX_GROUPS`], if the back end can tell;
     /// broadcasts always are. `None` lets everything in, as it has to be where stations are bridged whose
@@ -86,8 +86,8 @@ impl Shared {
 pub struct Uplink(Rc<Shared>);
 
 impl Uplink {
-    /// Looks after `device/vif/<device>` from now on, and moves frames between it and the port. `on_link` is called with each change of the line,
-    /// which is down at first; it must not call back into the uplink.
+    /// Looks after `device/vif/<device>` from now on, and moves frames between it and the port. `on_link` is
+    /// called with each change of the line, which is down at first; it must not call back into the uplink.
     pub fn start<P>(device: u32, options: Options, port: P, on_link: impl Fn(Link) + 'static) -> Self
     where
         P: Port<Buffer = Packet>,

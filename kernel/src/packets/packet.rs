@@ -14,7 +14,8 @@ struct Fragment {
     len: u16,
 }
 
-/// A frame's bytes, in one or several pages of a [`PacketPool`](super::PacketPool), which get them back when it is dropped.
+/// A frame's bytes, in one or several pages of a [`PacketPool`](super::PacketPool), which get them back when
+/// it is dropped.
 ///
 /// Whoever fills it by way of [`PagedBuffer`] does so before it goes anywhere.
 pub struct Packet {

@@ -11,7 +11,8 @@ use super::exposure::Exposure;
 use crate::mm::{self, PAGE_SIZE, Pages};
 use crate::shared::SharedMemory;
 
-/// Pages for frames, up to a limit. They are taken from the domain's memory when they are needed first, and kept. Clones are of one pool.
+/// Pages for frames, up to a limit. They are taken from the domain's memory when they are needed first, and
+/// kept. Clones are of one pool.
 #[derive(Clone)]
 pub struct PacketPool(Rc<Inner>);
 
@@ -68,7 +69,8 @@ impl PacketPool {
         }))
     }
 
-    /// A packet of `len` bytes, which are undefined, if there are pages for it. Only the last of its pages is not full.
+    /// A packet of `len` bytes, which are undefined, if there are pages for it. Only the last of its pages is
+    /// not full.
     pub fn allocate(&self, len: usize) -> Option<Packet> {
         let count = len.div_ceil(PAGE_SIZE);
         let mut state = self.0.state.borrow_mut();
@@ -163,8 +165,8 @@ impl Page {
 
     /// Its bytes.
     pub(crate) fn memory(&self) -> SharedMemory<'_> {
-        // SAFETY: the page stays mapped while `self` lives, and nobody can make a reference to its bytes: that takes `&mut Pages`, and a page
-        // gives no such thing away.
+        // SAFETY: the page stays mapped while `self` lives, and nobody can make a reference to its bytes:
+        // that takes `&mut Pages`, and a page gives no such thing away.
         unsafe { SharedMemory::new(self.pages().address() as *mut u8, PAGE_SIZE) }
     }
 
@@ -175,8 +177,8 @@ impl Page {
         self.exposure.set(exposure);
     }
 
-    /// To be called before the page is granted to a domain: zeroes what that must not see. The frame's part, which it may, is `len` bytes
-    /// at `offset`.
+    /// To be called before the page is granted to a domain: zeroes what that must not see. The frame's part,
+    /// which it may, is `len` bytes at `offset`.
     pub(crate) fn expose(&self, domid: u16, offset: usize, len: usize) {
         let mut exposure = self.exposure.get();
         if exposure.show(domid) {

@@ -82,8 +82,8 @@ pub fn wall() -> Duration {
     start + Duration::from_nanos(system_time())
 }
 
-/// Xen's system time, in nanoseconds, as `xen/include/public/xen.h` (`struct vcpu_time_info`) defines it; 0 before boot has mapped
-/// the shared page.
+/// Xen's system time, in nanoseconds, as `xen/include/public/xen.h` (`struct vcpu_time_info`) defines it; 0
+/// before boot has mapped the shared page.
 fn system_time() -> u64 {
     if boot::shared_info().is_null() {
         return 0;

@@ -54,8 +54,8 @@ pub(crate) fn start() {
     }
 }
 
-/// Wakes the tasks whose time has come, if the timer's event has come. Reading the clock may cost a trap, so it is not read without
-/// cause.
+/// Wakes the tasks whose time has come, if the timer's event has come. Reading the clock may cost a trap, so
+/// it is not read without cause.
 pub(crate) fn wake_expired() {
     {
         let mut timers = TIMERS.borrow();

@@ -28,8 +28,8 @@ const REVISION: u32 = 1;
 /// Pages of granted pool that are mapped for each device: room for the small buffers of a queue of 256.
 const MAX_POOL_PAGES: u32 = 32;
 
-/// How long Closed stands before the directory is removed. libxl takes the removal for a failure unless it has read Closed first,
-/// and nothing tells that it has; it waits ten seconds for the removal then.
+/// How long Closed stands before the directory is removed. libxl takes the removal for a failure unless it
+/// has read Closed first, and nothing tells that it has; it waits ten seconds for the removal then.
 const CLOSED_STANDS: Duration = Duration::from_millis(500);
 /// How long a device that cannot even be refused is left alone.
 const REFUSED: Duration = Duration::from_secs(10);
@@ -101,8 +101,8 @@ impl BackEnd {
             .map_err(|error| format!("{node}: {error}"))
     }
 
-    /// Refuses the device for good: tells the reason, in the log and in xenstore, enters Closed, makes libxl give up at once, and waits until
-    /// the directory is gone.
+    /// Refuses the device for good: tells the reason, in the log and in xenstore, enters Closed, makes libxl
+    /// give up at once, and waits until the directory is gone.
     pub async fn refuse(&self, reason: impl Display) {
         log::error!("{}: {reason}", self.path);
         if let Err(error) = self.close_refused(&reason.to_string()).await {
@@ -124,9 +124,10 @@ impl BackEnd {
         Ok(())
     }
 
-    /// Serves the device until the toolstack removes it. `make` gives a fresh model for each connection, when a front end has come,
-    /// or says why there is none. It is dropped as soon as the device has gone, before the toolstack is told: what it holds is free for the
-    /// next device when `xl destroy` returns. Should this one be wanted again, it is to be served anew.
+    /// Serves the device until the toolstack removes it. `make` gives a fresh model for each connection, when
+    /// a front end has come, or says why there is none. It is dropped as soon as the device has gone, before
+    /// the toolstack is told: what it holds is free for the next device when `xl destroy` returns. Should
+    /// this one be wanted again, it is to be served anew.
     pub async fn serve<M, B>(&self, make: impl AsyncFnMut() -> Result<M, Reason>)
     where
         M: Model<XenBus<B>> + 'static,
@@ -210,7 +211,8 @@ impl BackEnd {
         }
     }
 
-    /// Removes a directory that is done with, which a toolstack leaves to the driver domain; unless it is another one by now.
+    /// Removes a directory that is done with, which a toolstack leaves to the driver domain; unless it is
+    /// another one by now.
     async fn remove(&self) -> Result<(), Error> {
         sleep(CLOSED_STANDS).await;
         let (state, online) = (format!("{}/state", self.path), format!("{}/online", self.path));

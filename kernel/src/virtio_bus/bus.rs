@@ -1,5 +1,5 @@
-//! The bus under one device: its client's memory, its queues' event channels, and the two messages that the Xen bus
-//! adds to virtio-msg (`docs/virtio-msg-xen.md` sections 4 and 6).
+//! The bus under one device: its client's memory, its queues' event channels, and the two messages that the
+//! Xen bus adds to virtio-msg (`docs/virtio-msg-xen.md` sections 4 and 6).
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -45,8 +45,8 @@ pub struct XenBus<B> {
 }
 
 impl<B> XenBus<B> {
-    /// For the domain `client`. At most `max_pool_pages` pages of pool are mapped for it. What goes wrong because of it is logged through
-    /// `limit`.
+    /// For the domain `client`. At most `max_pool_pages` pages of pool are mapped for it. What goes wrong
+    /// because of it is logged through `limit`.
     pub fn new(client: u16, max_pool_pages: u32, limit: LogLimit) -> Self {
         Self {
             client,
@@ -64,7 +64,8 @@ impl<B> XenBus<B> {
             Some(false) => {}
         }
         self.events.resize_with(in_use.len(), || None);
-        // The port that a queue had before is closed first, so that a driver that goes on rebinding holds one.
+        // The port that a queue had before is closed first, so that a driver that goes on rebinding holds
+        // one.
         self.events[queue] = None;
         match EventChannel::bind_interdomain(self.client, port) {
             Ok(event) => {

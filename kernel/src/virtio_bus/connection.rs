@@ -57,7 +57,8 @@ impl core::fmt::Display for ConnectError {
     }
 }
 
-/// A client's connection, from the front end's Initialised to its end. Dropping it ends everything at once: queues, mappings, event channels.
+/// A client's connection, from the front end's Initialised to its end. Dropping it ends everything at once:
+/// queues, mappings, event channels.
 pub struct Connection<M: Model<XenBus<B>>, B: PagedBuffer + 'static> {
     // The device is dropped before the page and the channel that its driver knows it by.
     device: Device<M, XenBus<B>>,
@@ -66,8 +67,8 @@ pub struct Connection<M: Model<XenBus<B>>, B: PagedBuffer + 'static> {
 }
 
 impl<M: Model<XenBus<B>>, B: PagedBuffer + 'static> Connection<M, B> {
-    /// Maps the message page that the domain `client` grants under `ring_ref` and binds its port `event_channel`; puts the model's device on
-    /// the bus.
+    /// Maps the message page that the domain `client` grants under `ring_ref` and binds its port
+    /// `event_channel`; puts the model's device on the bus.
     pub fn open(
         client: u16,
         ring_ref: u32,
@@ -85,8 +86,8 @@ impl<M: Model<XenBus<B>>, B: PagedBuffer + 'static> Connection<M, B> {
         })
     }
 
-    /// Answers messages until the client breaks the rules of the page. What the client does wrong otherwise goes to the log, through
-    /// `limit`.
+    /// Answers messages until the client breaks the rules of the page. What the client does wrong otherwise
+    /// goes to the log, through `limit`.
     pub async fn run(&mut self, limit: &LogLimit) -> Violation {
         loop {
             match self.work(limit).await {
@@ -139,7 +140,8 @@ impl<M: Model<XenBus<B>>, B: PagedBuffer + 'static> Connection<M, B> {
 
     /// Waits for a notification of the client's, or for something to tell it.
     async fn wait(&mut self) {
-        // While the client leaves no room, only its notification helps; an index out of range is found by `work`.
+        // While the client leaves no room, only its notification helps; an index out of range is found by
+        // `work`.
         let room = self.endpoint.room().is_ok_and(|room| room > 0);
         poll_fn(|context| {
             if self.event.poll_wait(context).is_ready() || room && self.device.poll_event(context).is_ready()

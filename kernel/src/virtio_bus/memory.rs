@@ -1,4 +1,5 @@
-//! A client's memory, reached by the grants that its DMA addresses name (`docs/virtio-msg-xen.md` sections 3 and 6).
+//! A client's memory, reached by the grants that its DMA addresses name (`docs/virtio-msg-xen.md` sections 3
+//! and 6).
 
 use alloc::vec::Vec;
 use core::cell::RefCell;
@@ -20,7 +21,8 @@ const KEPT_PIECES: usize = 1024;
 
 /// A payload buffer in pages of this domain's own.
 pub trait PagedBuffer: Buffer {
-    /// Calls `each` for the runs of memory that hold `len` bytes from `offset` on, in order: the memory, an offset in it, and a length.
+    /// Calls `each` for the runs of memory that hold `len` bytes from `offset` on, in order: the memory, an
+    /// offset in it, and a length.
     ///
     /// # Panics
     /// If the range does not lie inside the buffer.
@@ -47,8 +49,8 @@ impl PagedBuffer for blkfront::Buffer {
 
 /// Memory of one client domain, which payload reaches in buffers of type `B`.
 ///
-/// Windows and the pool are mapped; everything else is copied by the hypervisor, so that a grant that the client takes back is an error
-/// and not a fault.
+/// Windows and the pool are mapped; everything else is copied by the hypervisor, so that a grant that the
+/// client takes back is an error and not a fault.
 pub struct ClientMemory<B> {
     domid: u16,
     max_pool_pages: u32,

@@ -1,7 +1,8 @@
 //! The virtio-msg bus over Xen, device side: `docs/virtio-msg-xen.md`.
 //!
-//! [`BackEnd`] follows one device's directory in xenstore and, when a front end has come, opens a connection: the message page with a
-//! [`devices::device::Device`] behind it, whose [`XenBus`] reaches the client's memory and event channels.
+//! [`BackEnd`] follows one device's directory in xenstore and, when a front end has come, opens a connection:
+//! the message page with a [`devices::device::Device`] behind it, whose [`XenBus`] reaches the client's
+//! memory and event channels.
 
 mod back_end;
 mod bus;

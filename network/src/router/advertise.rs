@@ -1,4 +1,5 @@
-//! Router advertisements (RFC 4861), by which stations give themselves IPv6 addresses (RFC 4862) and learn of a name server (RFC 8106).
+//! Router advertisements (RFC 4861), by which stations give themselves IPv6 addresses (RFC 4862) and learn of
+//! a name server (RFC 8106).
 //!
 //! The router forwards no IPv6, and says so: its lifetime as a default router is 0.
 
@@ -27,7 +28,8 @@ const ALL_NODES: (Ipv6Addr, Mac) = (
 const INTERVAL: Seconds = 600;
 /// The least time between any two (MIN_DELAY_BETWEEN_RAS).
 const LEAST: Seconds = 3;
-/// How long a prefix is valid and preferred, and a name server is used (RFC 4861's defaults; three times the interval).
+/// How long a prefix is valid and preferred, and a name server is used (RFC 4861's defaults; three times the
+/// interval).
 const VALID: u64 = 2_592_000;
 const PREFERRED: u64 = 604_800;
 const NAME_SERVER: u32 = 3 * INTERVAL;

@@ -16,7 +16,8 @@ use super::random::Seed;
 
 /// A router: a station in each of its segments.
 pub struct Config<P> {
-    /// The segments whose clients go out by NAT; or segments that lead nowhere, if there is no outside. At most 255.
+    /// The segments whose clients go out by NAT; or segments that lead nowhere, if there is no outside. At
+    /// most 255.
     pub insides: Vec<Inside<P>>,
     /// The segment that they go out to.
     pub outside: Option<Station<P>>,
@@ -103,8 +104,9 @@ pub struct Forward {
 
 /// How many connections a router knows at a time; each takes about 400 bytes.
 ///
-/// Who is at the end of a share loses own connections to new ones: first what nobody answered, TCP that is not established, echo and UDP, last
-/// established TCP; of each kind what was idle longest. When all places are taken, who has most loses one.
+/// Who is at the end of a share loses own connections to new ones: first what nobody answered, TCP that is
+/// not established, echo and UDP, last established TCP; of each kind what was idle longest. When all places
+/// are taken, who has most loses one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// In all; at most 32768.
@@ -257,7 +259,8 @@ pub fn is_host(network: Ipv4Cidr, address: Ipv4Addr) -> bool {
         && is_unicast(address)
 }
 
-/// Whether an address can be that of one station on a line (RFC 1122, 3.2.1.3): not of this network, of this host, of a group or of all.
+/// Whether an address can be that of one station on a line (RFC 1122, 3.2.1.3): not of this network, of this
+/// host, of a group or of all.
 pub(super) fn is_unicast(address: Ipv4Addr) -> bool {
     (1..224).contains(&address.octets()[0]) && !address.is_loopback()
 }

@@ -65,7 +65,8 @@ counters! {
     dropped_fragment = "drop-fragment",
     /// Frames dropped because their protocol is not translated.
     dropped_unsupported = "drop-unsupported",
-    /// Frames dropped because they are malformed, or are for where nobody is: a network of the router's own, a group, a special address.
+    /// Frames dropped because they are malformed, or are for where nobody is: a network of the router's own,
+    /// a group, a special address.
     dropped_invalid = "drop-invalid",
     /// Frames dropped because there is no way out, for want of an address or a link.
     dropped_no_route = "drop-no-route",

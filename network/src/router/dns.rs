@@ -1,7 +1,8 @@
 //! A DNS forwarder: hands questions to the servers that the outside knows, and their answers back.
 //!
-//! Each question goes out from a port and with an identifier of its own, chosen at random (RFC 5452), and an answer counts only if it comes
-//! from the server that was asked, to that port, with that identifier and that question.
+//! Each question goes out from a port and with an identifier of its own, chosen at random (RFC 5452), and an
+//! answer counts only if it comes from the server that was asked, to that port, with that identifier and that
+//! question.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -187,7 +188,8 @@ impl Forwarder {
         None
     }
 
-    /// A port that no other question under way has, which would get this one's answers. There are many more ports than questions.
+    /// A port that no other question under way has, which would get this one's answers. There are many more
+    /// ports than questions.
     fn choose_port(&mut self) -> u16 {
         let first = self.random.below(OWN_UDP.len() as u16);
         let ports = (first..OWN_UDP.len() as u16).chain(0..first);
@@ -196,8 +198,8 @@ impl Forwarder {
         ports.find(|port| !taken(port)).unwrap_or(*OWN_UDP.start())
     }
 
-    /// Takes what servers answered, and asks again or gives up where they did not. `room` says of each segment how many bytes an answer there may have, and
-    /// `servers` who is asked for it.
+    /// Takes what servers answered, and asks again or gives up where they did not. `room` says of each
+    /// segment how many bytes an answer there may have, and `servers` who is asked for it.
     pub fn poll(
         &mut self,
         now: Seconds,
@@ -265,7 +267,8 @@ impl Query {
             && message[HEADER..question].eq_ignore_ascii_case(&self.message[HEADER..self.question])
     }
 
-    /// The message for the client; one that is too large becomes one that says so, and the client asks by TCP.
+    /// The message for the client; one that is too large becomes one that says so, and the client asks by
+    /// TCP.
     fn answer(&self, message: &[u8], max: usize) -> Answer {
         let mut message = if message.len() <= max {
             message.to_vec()

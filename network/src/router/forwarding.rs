@@ -78,7 +78,8 @@ impl<P: Port, T: Time> Router<P, T> {
         }
     }
 
-    /// Who is reached in place of the router: names are asked for over TCP where answers are large, which is passed on to a server.
+    /// Who is reached in place of the router: names are asked for over TCP where answers are large, which is
+    /// passed on to a server.
     fn stand_in(&self, segment: usize, packet: &Packet) -> Option<Endpoint> {
         let Content::Connection(flow, _) = packet.content() else {
             return None;

@@ -1,4 +1,5 @@
-//! ICMP errors that the router sends about packets which it does not forward (RFC 792, RFC 1812), and how many refusals of any kind it sends.
+//! ICMP errors that the router sends about packets which it does not forward (RFC 792, RFC 1812), and how
+//! many refusals of any kind it sends.
 
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
@@ -37,8 +38,8 @@ impl Error {
     }
 }
 
-/// The frame with an error about a packet, from `own`. `None` if errors are not to be sent about it: it is an error itself, or a later fragment,
-/// or from nobody in particular.
+/// The frame with an error about a packet, from `own`. `None` if errors are not to be sent about it: it is an
+/// error itself, or a later fragment, or from nobody in particular.
 pub fn error(ends: Ends, own: Ipv4Addr, packet: &Packet, error: Error) -> Option<Vec<u8>> {
     const HEADER: usize = 8;
     let to = packet.ip().src_addr();

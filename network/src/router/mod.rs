@@ -1,7 +1,9 @@
-//! Routers: addresses of the driver domain's own in segments, what is served there, and the way from some segments out through another.
+//! Routers: addresses of the driver domain's own in segments, what is served there, and the way from some
+//! segments out through another.
 //!
-//! A router has a station in each of its segments. What is for the router itself goes to smoltcp (ARP, neighbour discovery, ping, sockets), to
-//! its DHCP server, or to its DNS forwarder; what only passes through is translated in place (`nat`) and never copied, and does not meet smoltcp.
+//! A router has a station in each of its segments. What is for the router itself goes to smoltcp (ARP,
+//! neighbour discovery, ping, sockets), to its DHCP server, or to its DNS forwarder; what only passes through
+//! is translated in place (`nat`) and never copied, and does not meet smoltcp.
 //!
 //! | | inside | outside |
 //! |---|---|---|
@@ -250,7 +252,8 @@ impl<P: Port, T: Time> Router<P, T> {
         self.note_outside(now);
     }
 
-    /// Who is asked for names that an inside segment wants to know: servers of its own, or else the outside's.
+    /// Who is asked for names that an inside segment wants to know: servers of its own, or else the
+    /// outside's.
     fn name_servers(&self, segment: usize) -> &[Ipv4Addr] {
         let own = self
             .insides

@@ -18,7 +18,8 @@ const WAITING: usize = 8;
 const FRESH: Seconds = 60;
 /// How often a neighbour is asked, one second apart.
 const TRIES: u8 = 3;
-/// How many that are not known are asked for in a second: each is a broadcast, which somebody who tries out addresses causes.
+/// How many that are not known are asked for in a second: each is a broadcast, which somebody who tries out
+/// addresses causes.
 const NEW: usize = 128;
 
 struct Neighbour<F> {
@@ -98,7 +99,8 @@ impl<F> Neighbours<F> {
         Resolved::Ask
     }
 
-    /// Notes what a neighbour says of itself: always if it was asked or known, and otherwise if `new` says so. Gives the frames that waited.
+    /// Notes what a neighbour says of itself: always if it was asked or known, and otherwise if `new` says
+    /// so. Gives the frames that waited.
     pub fn learn(&mut self, now: Seconds, address: Ipv4Addr, mac: Mac, new: bool) -> Vec<F> {
         let known = self.known.contains_key(&address);
         if mac[0] & 1 != 0 || mac == [0; 6] || !(known || new) {
@@ -118,7 +120,8 @@ impl<F> Neighbours<F> {
         core::mem::take(&mut neighbour.waiting)
     }
 
-    /// To be called once a second: gives those that are to be asked again, and how many frames got lost because nobody answered.
+    /// To be called once a second: gives those that are to be asked again, and how many frames got lost
+    /// because nobody answered.
     pub fn tick(&mut self, now: Seconds) -> (Vec<Ipv4Addr>, usize) {
         let (mut ask, mut lost) = (Vec::new(), 0);
         self.known.retain(|address, neighbour| {
@@ -137,8 +140,8 @@ impl<F> Neighbours<F> {
         (ask, lost)
     }
 
-    /// Keeps the table small: of those that have not answered, or else of all, the one goes that was asked for or confirmed longest ago. So
-    /// somebody who tries out addresses does not push out the gateway.
+    /// Keeps the table small: of those that have not answered, or else of all, the one goes that was asked
+    /// for or confirmed longest ago. So somebody who tries out addresses does not push out the gateway.
     fn make_room(&mut self) {
         if self.known.len() < MAX {
             return;

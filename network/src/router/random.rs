@@ -7,8 +7,9 @@ use siphasher::sip::SipHasher24;
 /// What all generators of a router start from: a secret that is another one each time.
 pub type Seed = [u64; 2];
 
-/// One of the generators that have a seed in common: SipHash-2-4 of its number and a counter, with the seed as the key. Whoever sees some of
-/// what one of them gives learns nothing about the rest, or about what another gives.
+/// One of the generators that have a seed in common: SipHash-2-4 of its number and a counter, with the seed
+/// as the key. Whoever sees some of what one of them gives learns nothing about the rest, or about what
+/// another gives.
 pub struct Random {
     keyed: SipHasher24,
     count: u64,

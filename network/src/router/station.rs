@@ -67,8 +67,8 @@ pub struct Station<P: Port> {
 }
 
 impl<P: Port> Station<P> {
-    /// A station. `serves` says whether it answers questions about names and advertises its network; `leads_out` whether it is a
-    /// way out for others.
+    /// A station. `serves` says whether it answers questions about names and advertises its network;
+    /// `leads_out` whether it is a way out for others.
     pub fn new(
         config: config::Station<P>,
         now: Now,
@@ -176,7 +176,8 @@ impl<P: Port> Station<P> {
         self.port.poll_receive(0, context)
     }
 
-    /// Looks at the line. A line that comes up, or leads somewhere else, makes everything anew that was learned over it.
+    /// Looks at the line. A line that comes up, or leads somewhere else, makes everything anew that was
+    /// learned over it.
     pub fn poll_link(&mut self, now: Now, context: &mut Context<'_>, counters: &Counters) {
         while let Poll::Ready(link) = self.port.poll_link(&self.link, context) {
             let anew = (link.up && !self.link.up) || link.announcements != self.link.announcements;

@@ -13,10 +13,12 @@ pub struct RateLimit {
 
 const NANOS: u128 = 1_000_000_000;
 
-/// A rest after which a bucket is filled again is long enough for this part of a second's tokens, so that timers are few.
+/// A rest after which a bucket is filled again is long enough for this part of a second's tokens, so that
+/// timers are few.
 const STEPS_PER_SECOND: u64 = 200;
 
-/// Tokens that are spent after the fact: whoever finds the bucket open may spend what he needs, even if that leaves a debt.
+/// Tokens that are spent after the fact: whoever finds the bucket open may spend what he needs, even if that
+/// leaves a debt.
 pub(super) struct Bucket {
     per_second: u64,
     burst: u64,
@@ -41,8 +43,8 @@ impl Bucket {
         }
     }
 
-    /// Whether there are tokens. The clock is read if there seem to be none, and once only: then [`empty_until`](Self::empty_until) says
-    /// when [`fill`](Self::fill) is to be called.
+    /// Whether there are tokens. The clock is read if there seem to be none, and once only: then
+    /// [`empty_until`](Self::empty_until) says when [`fill`](Self::fill) is to be called.
     pub(super) fn is_open(&mut self, now: impl FnOnce() -> Duration) -> bool {
         self.tokens > 0 || (self.empty_until.is_none() && self.fill(now()))
     }

@@ -5,11 +5,11 @@
 pub enum Reason {
     /// What the port sent is no Ethernet frame: too short, too long, or from a group.
     Malformed,
-    /// The port sent in the name of another station, or hid whether it did: an unusual form of ARP, or IPv6 whose headers cannot
-    /// all be seen.
+    /// The port sent in the name of another station, or hid whether it did: an unusual form of ARP, or IPv6
+    /// whose headers cannot all be seen.
     SpoofedMac,
-    /// The port sent in the name of an IP address that is not its own, or what only a router or a server for addresses sends, or hid
-    /// whether it did.
+    /// The port sent in the name of an IP address that is not its own, or what only a router or a server for
+    /// addresses sends, or hid whether it did.
     SpoofedIp,
     /// The port sent to another client, and one of them is isolated.
     Isolated,
@@ -44,7 +44,8 @@ const REASONS: [(Reason, &str); 10] = [
 /// Counts of one port since it was plugged in. `in` is what it sent into the network, `out` what it received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Frames sent into the network, those dropped included. A large frame that is still to be cut up counts once.
+    /// Frames sent into the network, those dropped included. A large frame that is still to be cut up counts
+    /// once.
     pub frames_in: u64,
     /// Bytes of those.
     pub bytes_in: u64,

@@ -11,7 +11,8 @@ use super::memory::{PAGE, weight};
 
 /// What a sender's turn is worth, in bytes of weight.
 const QUANTUM: usize = 4 * PAGE;
-/// How many segments that a frame is to be cut into are as much work as a page. With any usual size of segments, a frame has more pages.
+/// How many segments that a frame is to be cut into are as much work as a page. With any usual size of
+/// segments, a frame has more pages.
 const SEGMENTS: usize = 4;
 
 /// What a frame costs of a turn, in bytes of weight.
@@ -40,8 +41,8 @@ pub(super) struct Queues<B> {
     shares: Vec<(Sender, usize)>,
 }
 
-/// Frames for one receiver, taken out by deficit round robin between senders: each has the same share of the weight, whatever its
-/// frames' size and number.
+/// Frames for one receiver, taken out by deficit round robin between senders: each has the same share of the
+/// weight, whatever its frames' size and number.
 struct Queue<B> {
     /// Those that have frames; the first one has its turn.
     flows: VecDeque<Flow<B>>,
@@ -94,8 +95,8 @@ impl<B: Buffer> Queues<B> {
         self.queue(queue).waiting = Some(waker.clone());
     }
 
-    /// Takes out the last frame of that sender which has the most weight, provided that it has no less than `sender` would have with
-    /// `added` more.
+    /// Takes out the last frame of that sender which has the most weight, provided that it has no less than
+    /// `sender` would have with `added` more.
     pub(super) fn push_out(&mut self, sender: Sender, added: usize) -> Option<Frame<B>> {
         let own = self.shares.iter().find(|share| share.0 == sender);
         let own = own.map_or(0, |share| share.1);
@@ -128,7 +129,8 @@ impl<B: Buffer> Queues<B> {
         flows.map(|flow| flow.frames.len() as u64).sum()
     }
 
-    /// A queue, which is there from its first use on; callers have checked that its number is below [`MAX_QUEUES`].
+    /// A queue, which is there from its first use on; callers have checked that its number is below
+    /// [`MAX_QUEUES`].
     fn queue(&mut self, queue: u16) -> &mut Queue<B> {
         let index = usize::from(queue);
         if self.queues.len() <= index {
@@ -175,7 +177,8 @@ impl<B: Buffer> Queue<B> {
     }
 
     fn pop(&mut self) -> Option<(Sender, Frame<B>)> {
-        // The largest frame is worth a few turns, or a few hundred if its segments are tiny, so this ends soon.
+        // The largest frame is worth a few turns, or a few hundred if its segments are tiny, so this ends
+        // soon.
         loop {
             let flow = self.flows.front_mut()?;
             let needed = flow.frames.front().map_or(0, cost);
@@ -226,7 +229,8 @@ mod tests {
         fn write(&self, _: usize, _: &[u8]) {}
     }
 
-    /// Of 1000 frames taken, how many are small ones, beside somebody who sends 60,000 bytes to be cut into segments of this size.
+    /// Of 1000 frames taken, how many are small ones, beside somebody who sends 60,000 bytes to be cut into
+    /// segments of this size.
     fn small_of_1000(size: u16) -> usize {
         let mut queues = Queues::new();
         let offload = Offload {

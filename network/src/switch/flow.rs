@@ -6,7 +6,8 @@ use devices::net::headers::Headers;
 
 use crate::hash::Fnv;
 
-/// The queue, below `count`, for all frames of the same flow: of the same two addresses, and the same two ports if there are.
+/// The queue, below `count`, for all frames of the same flow: of the same two addresses, and the same two
+/// ports if there are.
 pub(super) fn queue(headers: &Headers, count: u16) -> u16 {
     let mut hasher = Fnv::default();
     match &headers.ip {

@@ -90,8 +90,8 @@ impl<M: Memory, T: Time> Inner<M, T> {
                 && !is_between_uplinks(from, to)
                 && to.filter.borrow().accepts(headers.destination, headers.vlan)
         });
-        // To one port, a frame for an unknown station is as much work as for a known one. So who makes stations unknown, by filling an
-        // uplink's part of the table, does not make their frames scarce.
+        // To one port, a frame for an unknown station is as much work as for a known one. So who makes
+        // stations unknown, by filling an uplink's part of the table, does not make their frames scarce.
         let free = usize::from(!is_group(headers.destination));
         let counts = free == 0 || receivers.clone().nth(free).is_some();
         if counts && !self.may(from, Limited::Flood) {
@@ -134,7 +134,8 @@ fn is_group(mac: Mac) -> bool {
     mac[0] & 1 != 0
 }
 
-/// Whether the address means the other end of the line, beyond which no bridge forwards (IEEE 802.1Q, table 8-1).
+/// Whether the address means the other end of the line, beyond which no bridge forwards (IEEE 802.1Q, table
+/// 8-1).
 fn is_link_local(mac: Mac) -> bool {
     mac[..5] == [0x01, 0x80, 0xc2, 0, 0] && mac[5] < 0x10
 }

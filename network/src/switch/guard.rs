@@ -68,7 +68,8 @@ impl Guard {
         Guard { mac, addresses }
     }
 
-    /// Checks a frame whose headers are these, and whose first bytes are those that the headers were found in.
+    /// Checks a frame whose headers are these, and whose first bytes are those that the headers were found
+    /// in.
     pub(super) fn check(&self, headers: &Headers, bytes: &[u8]) -> Result<(), Reason> {
         if headers.source != self.mac {
             return Err(Reason::SpoofedMac);
@@ -101,7 +102,8 @@ impl Guard {
 
     /// Whether the client may send this IP packet.
     fn allows(&self, ip: &Ip, bytes: &[u8]) -> bool {
-        // A fragment that starts inside the TCP header is made to change one that was let through (RFC 1858, RFC 3128).
+        // A fragment that starts inside the TCP header is made to change one that was let through (RFC 1858,
+        // RFC 3128).
         let overlaps = ip.protocol == protocol::TCP && (1..TCP_HEADER).contains(&ip.offset);
         if overlaps || conceals(ip, bytes) {
             return false;
@@ -142,10 +144,12 @@ impl Guard {
     }
 }
 
-/// Whether a packet hides what it carries: its transport header is not all in the bytes that can be seen, though it is no later fragment.
+/// Whether a packet hides what it carries: its transport header is not all in the bytes that can be seen,
+/// though it is no later fragment.
 ///
-/// An honest sender's is, also in a first fragment (RFC 7112 demands it for IPv6), and neighbour discovery is not fragmented at
-/// all (RFC 6980). What lies beyond the packet's own end counts as hidden: receivers differ in whether they look there.
+/// An honest sender's is, also in a first fragment (RFC 7112 demands it for IPv6), and neighbour discovery is
+/// not fragmented at all (RFC 6980). What lies beyond the packet's own end counts as hidden: receivers differ
+/// in whether they look there.
 fn conceals(ip: &Ip, bytes: &[u8]) -> bool {
     if ip.offset != 0 {
         return false;

@@ -11,7 +11,8 @@ use super::Inner;
 use super::memory::Memory;
 use crate::time::Time;
 
-/// How long a generation of the table of stations is. What is heard again within ten of them is not forgotten.
+/// How long a generation of the table of stations is. What is heard again within ten of them is not
+/// forgotten.
 const GENERATION: Duration = Duration::from_secs(30);
 
 impl<M: Memory, T: Time> Inner<M, T> {

@@ -9,7 +9,8 @@ pub const PAGE: usize = 4096;
 
 /// What a frame of `len` bytes holds of the memory, in bytes.
 ///
-/// It is also the frame's weight wherever senders share something: a small frame is as much work as a page full of bytes.
+/// It is also the frame's weight wherever senders share something: a small frame is as much work as a page
+/// full of bytes.
 pub(super) fn weight(len: usize) -> usize {
     len.next_multiple_of(PAGE)
 }
@@ -22,7 +23,7 @@ pub trait Memory: 'static {
     /// A buffer of exactly `len` bytes, which are undefined; `None` if there is not enough left.
     fn allocate(&self, len: usize) -> Option<Self::Buffer>;
 
-    /// `Ready` if a buffer of `len` bytes could be had; `Pending` registers the task for when some were given back. Tasks of several
-    /// ports may wait.
+    /// `Ready` if a buffer of `len` bytes could be had; `Pending` registers the task for when some were given
+    /// back. Tasks of several ports may wait.
     fn poll_free(&self, len: usize, context: &mut Context<'_>) -> Poll<()>;
 }

@@ -1,22 +1,27 @@
 //! A switch: one segment, and what is plugged into it.
 //!
 //! # Where frames go
-//! A frame to a known station goes to that station's port. What is for a group, for all, or for an unknown station floods: it goes to
-//! every other port whose filter lets it in, which is every uplink and, for unknown stations, those clients that want to
-//! hear what is not for them. Nothing goes from uplink to uplink, so that several uplinks into the same network make no loop; and no
-//! frame comes in by one that is from a station of this switch's own.
+//! A frame to a known station goes to that station's port. What is for a group, for all, or for an unknown
+//! station floods: it goes to every other port whose filter lets it in, which is every uplink and, for
+//! unknown stations, those clients that want to hear what is not for them. Nothing goes from uplink to
+//! uplink, so that several uplinks into the same network make no loop; and no frame comes in by one that is
+//! from a station of this switch's own.
 //!
-//! The addresses of clients and routers are known and stay. Others are learned: at uplinks, and at clients that may send from any
-//! address; a bounded number at each, forgotten after 300 to 330 s of silence, and at a full uplink when others are heard there
-//! and it is the one heard longest ago. A learned station may move, but not from client to client. VLAN tags pass through; a station counts as being at the same port in all VLANs.
+//! The addresses of clients and routers are known and stay. Others are learned: at uplinks, and at clients
+//! that may send from any address; a bounded number at each, forgotten after 300 to 330 s of silence, and at
+//! a full uplink when others are heard there and it is the one heard longest ago. A learned station may move,
+//! but not from client to client. VLAN tags pass through; a station counts as being at the same port in all
+//! VLANs.
 //!
 //! # Who holds memory, and who waits
-//! What a port sends is on its account until it has been received. To uplinks and routers it waits, and with the account used up,
-//! [`allocate`](devices::net::Port::allocate) fails: the sender's own queue fills instead. To clients nothing waits: it goes onto
-//! the receiver's account, and if that is full, who has most in it loses his last frame.
-//! Each queue takes turns between senders, so that each gets the same share, counted in pages of 4096 bytes begun.
+//! What a port sends is on its account until it has been received. To uplinks and routers it waits, and with
+//! the account used up, [`allocate`](devices::net::Port::allocate) fails: the sender's own queue fills
+//! instead. To clients nothing waits: it goes onto the receiver's account, and if that is full, who has most
+//! in it loses his last frame. Each queue takes turns between senders, so that each gets the same share,
+//! counted in pages of 4096 bytes begun.
 //!
-//! A client may send and receive at a limited rate: what it may not receive yet waits in its queue, so that the rate is shared like the memory; and may cause a limited number of copies by flooding.
+//! A client may send and receive at a limited rate: what it may not receive yet waits in its queue, so that
+//! the rate is shared like the memory; and may cause a limited number of copies by flooding.
 
 mod bucket;
 mod counters;
@@ -112,8 +117,9 @@ impl<M: Memory, T: Time> Clone for Switch<M, T> {
 }
 
 impl<M: Memory, T: Time> Switch<M, T> {
-    /// A segment without ports, and the task that looks after it: to be run until it ends, which it does when the last handle of
-    /// switch and ports is gone. While it does not run, limits that were reached stay, and stations are not forgotten.
+    /// A segment without ports, and the task that looks after it: to be run until it ends, which it does when
+    /// the last handle of switch and ports is gone. While it does not run, limits that were reached stay, and
+    /// stations are not forgotten.
     pub fn new(memory: M, time: T, options: SwitchOptions) -> (Self, impl Future<Output = ()> + 'static) {
         let inner = Rc::new(Inner {
             memory,

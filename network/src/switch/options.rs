@@ -52,38 +52,41 @@ pub struct PortOptions {
     pub mac: Option<Mac>,
     /// Frames of the port may only come from its address, in ARP and neighbour discovery too.
     pub guard_mac: bool,
-    /// IP addresses that the port may use; any if there are none. With them, it sends nothing but ARP, IPv4 and IPv6; its link-local
-    /// address made of its station address is allowed, and so is asking for an address. It is no DHCP server and no
-    /// IPv6 router. Implies `guard_mac`.
+    /// IP addresses that the port may use; any if there are none. With them, it sends nothing but ARP, IPv4
+    /// and IPv6; its link-local address made of its station address is allowed, and so is asking for an
+    /// address. It is no DHCP server and no IPv6 router. Implies `guard_mac`.
     pub addresses: Vec<Prefix>,
     /// It does not reach clients, nor they it.
     pub isolate: bool,
     /// Bytes per second that it may send: it has to wait if it wants more. That is the speed of the line as
     /// it sees it.
     pub send_rate: Option<RateLimit>,
-    /// Bytes per second that it may receive: more waits, within `receive_limit`. With it, the port has one receive queue.
+    /// Bytes per second that it may receive: more waits, within `receive_limit`. With it, the port has one
+    /// receive queue.
     pub receive_rate: Option<RateLimit>,
-    /// Copies of frames to groups and unknown stations that it may cause: more is dropped. Frames to unknown stations that go to one port
-    /// only are as much work as others, and do not count.
+    /// Copies of frames to groups and unknown stations that it may cause: more is dropped. Frames to unknown
+    /// stations that go to one port only are as much work as others, and do not count.
     pub flood_rate: Option<RateLimit>,
-    /// How much memory, in bytes, may be in what it has sent and nobody has received. At least a frame of the largest size.
+    /// How much memory, in bytes, may be in what it has sent and nobody has received. At least a frame of the
+    /// largest size.
     pub send_limit: usize,
     /// How much memory, in bytes, may be in what it has to receive. At least a frame of the largest size.
     pub receive_limit: usize,
-    /// The most stations that are learned there, up to 65535. Beyond them, an uplink or router forgets the one heard longest ago; a client's
-    /// further ones stay unknown.
+    /// The most stations that are learned there, up to 65535. Beyond them, an uplink or router forgets the
+    /// one heard longest ago; a client's further ones stay unknown.
     pub stations: usize,
 }
 
-/// What a client may cause by floods, by default: enough for a video stream of 50 Mbit/s out of an uplink, or for 80 broadcasts a
-/// second to 60 neighbours.
+/// What a client may cause by floods, by default: enough for a video stream of 50 Mbit/s out of an uplink, or
+/// for 80 broadcasts a second to 60 neighbours.
 const FLOOD_RATE: RateLimit = RateLimit {
     per_second: 5000,
     burst: 1000,
 };
 
 impl PortOptions {
-    /// A client with this address, which may use no other station address, and is limited in nothing but floods and memory.
+    /// A client with this address, which may use no other station address, and is limited in nothing but
+    /// floods and memory.
     pub fn client(label: impl Into<String>, mac: Mac) -> Self {
         PortOptions {
             label: label.into(),

@@ -10,8 +10,8 @@ const NONE: u16 = u16::MAX;
 /// The most stations of an order.
 pub(super) const MAX: usize = NONE as usize;
 
-/// The stations of one port, each in a slot of its own for as long as it is there. Whatever is done takes the same time however many
-/// there are.
+/// The stations of one port, each in a slot of its own for as long as it is there. Whatever is done takes the
+/// same time however many there are.
 pub(super) struct Order {
     slots: Vec<Slot>,
     oldest: u16,

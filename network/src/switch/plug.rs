@@ -11,7 +11,8 @@ use super::port::{Limited, PortState};
 use super::{Counters, Inner, Reason};
 use crate::time::Time;
 
-/// A port of a switch, plugged in until the last handle of it is dropped. It may outlive the handles of the switch.
+/// A port of a switch, plugged in until the last handle of it is dropped. It may outlive the handles of the
+/// switch.
 pub struct Plug<M: Memory, T: Time>(Rc<Plugged<M, T>>);
 
 struct Plugged<M: Memory, T: Time> {
@@ -36,10 +37,11 @@ impl<M: Memory, T: Time> Plug<M, T> {
         Plug(Rc::new(Plugged { switch, port }))
     }
 
-    /// Says what the line behind this port is like: an uplink's, or a router's, which counts on a segment without uplinks.
+    /// Says what the line behind this port is like: an uplink's, or a router's, which counts on a segment
+    /// without uplinks.
     ///
-    /// Its announcements are those since the port exists; they add up over all lines of a segment. While an uplink is down, what goes
-    /// to it is dropped, and so is what waits for it.
+    /// Its announcements are those since the port exists; they add up over all lines of a segment. While an
+    /// uplink is down, what goes to it is dropped, and so is what waits for it.
     pub fn set_link(&self, link: Link) {
         self.0.switch.set_line(&self.0.port, link);
     }
@@ -95,7 +97,8 @@ impl<M: Memory, T: Time> Port for Plug<M, T> {
         }
         let Plugged { switch, port } = &*self.0;
         let mut queues = port.queues.borrow_mut();
-        // The limit holds here and not where frames come in, so that the queues decide who gets how much of it.
+        // The limit holds here and not where frames come in, so that the queues decide who gets how much of
+        // it.
         if !queues.is_empty(queue) && !switch.may(port, Limited::Receive) {
             port.hold_up(context.waker());
             return Poll::Pending;

@@ -199,8 +199,8 @@ impl<B: Buffer> PortState<B> {
 
     /// Puts a frame into one of the port's queues.
     ///
-    /// To clients, everything is on their own account. Uplinks and routers leave it on the account of who sent it, so that it can wait
-    /// for them, except if that was an uplink: the world outside does not wait.
+    /// To clients, everything is on their own account. Uplinks and routers leave it on the account of who
+    /// sent it, so that it can wait for them, except if that was an uplink: the world outside does not wait.
     pub(super) fn enqueue(&self, headers: &Headers, from: &Self, mut frame: Frame<B>) -> Result<(), Reason> {
         let (sender, charged) = match frame.account() {
             Some(account) => (Sender(Rc::as_ptr(account).addr()), true),
@@ -218,7 +218,8 @@ impl<B: Buffer> PortState<B> {
         Ok(())
     }
 
-    /// Room on the port's account for a sender's frame, if need be by dropping what those have queued who have more.
+    /// Room on the port's account for a sender's frame, if need be by dropping what those have queued who
+    /// have more.
     fn room_for(&self, sender: Sender, weight: usize) -> Option<Charge> {
         loop {
             if let Some(charge) = self.receive.charge(weight) {

@@ -34,7 +34,8 @@ pub(super) struct Learner {
     pub(super) port: usize,
     /// The most stations that are learned there, and no more than [`order::MAX`].
     pub(super) limit: usize,
-    /// It is a client, which takes no stations from other clients, and learns no more when that many are known.
+    /// It is a client, which takes no stations from other clients, and learns no more when that many are
+    /// known.
     pub(super) client: bool,
 }
 
@@ -100,10 +101,11 @@ impl Table {
         Source::Plausible
     }
 
-    /// Whether one more station can be learned at a port. At a full one, what was heard longest ago makes room: whoever makes up stations
-    /// keeps those from being found that are silent, and no others.
+    /// Whether one more station can be learned at a port. At a full one, what was heard longest ago makes
+    /// room: whoever makes up stations keeps those from being found that are silent, and no others.
     ///
-    /// Not so for a client: it could take over what was learned at an uplink, and then make that be forgotten, for all there is.
+    /// Not so for a client: it could take over what was learned at an uplink, and then make that be
+    /// forgotten, for all there is.
     fn make_room(&mut self, from: &Learner) -> bool {
         let learned = &self.learned[from.port];
         if learned.len() < from.limit.min(order::MAX) {

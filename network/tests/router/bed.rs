@@ -226,7 +226,8 @@ pub struct Host {
     wire: Wire,
 }
 
-/// smoltcp's end of a host's place at the hub. What is sent is given to a function first, which may change it.
+/// smoltcp's end of a host's place at the hub. What is sent is given to a function first, which may change
+/// it.
 struct Wire(Socket, fn(Vec<u8>) -> TestFrame);
 
 pub struct Received(Vec<u8>);

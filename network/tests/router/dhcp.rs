@@ -1,4 +1,5 @@
-//! The router's own address by DHCP, from servers of all kinds; and other stations', from the router, outside.
+//! The router's own address by DHCP, from servers of all kinds; and other stations', from the router,
+//! outside.
 
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use super::{INSIDE, OUTSIDE, SERVER, config, ip, pool};
 /// A server's messages as they are sent: from which address, and with what in them.
 type Server = fn(&mut DhcpRepr<'_>, &mut &'static str);
 
-/// What a router got in 20 seconds from a server that gives 192.0.2.77 for four, and how many messages it sent for that.
+/// What a router got in 20 seconds from a server that gives 192.0.2.77 for four, and how many messages it
+/// sent for that.
 fn served_by(server: Server) -> (Bed, u32) {
     let (inside, outside) = (Segment::new(), Segment::new());
     let mut config = config(&inside, Some(&outside));

@@ -28,7 +28,8 @@ fn listen(server: &mut Host, port: u16) -> SocketHandle {
     handle
 }
 
-/// Sends bytes each way until both sides have them and are done. `hosts` are client and server, with their sockets.
+/// Sends bytes each way until both sides have them and are done. `hosts` are client and server, with their
+/// sockets.
 fn exchange(
     world: &mut World,
     hosts: (&mut Host, SocketHandle),

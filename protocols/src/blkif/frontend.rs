@@ -1,26 +1,28 @@
 //! The table of requests of one block front end.
 //!
-//! [`Frontend`] takes requests, cuts them into what the back end accepts, matches responses, and keeps everything that is
-//! needed to send an unanswered request again to the next back end. It owns no ring: the caller passes the one of the
-//! present connection, if there is one.
+//! [`Frontend`] takes requests, cuts them into what the back end accepts, matches responses, and keeps
+//! everything that is needed to send an unanswered request again to the next back end. It owns no ring: the
+//! caller passes the one of the present connection, if there is one.
 //!
 //! # Order and loss
-//! The requests of one party start in the order of submission and finish in any order, as virtio-blk allows; parties take turns. Write-zeroes
-//! requests have a queue of their own, with one ring request at a time, so that a long one does not hold up others.
+//! The requests of one party start in the order of submission and finish in any order, as virtio-blk allows;
+//! parties take turns. Write-zeroes requests have a queue of their own, with one ring request at a time, so
+//! that a long one does not hold up others.
 //!
-//! After [`disconnect`](Frontend::disconnect), every request without a complete answer is back in its queue, whole, in the order of
-//! submission, and [`connect`](Frontend::connect) sends it again. That is safe under one condition, which the caller must establish in
-//! between: the old back end has no access to any page any more, so it neither fills a buffer that has since found
-//! another use, nor stores data later than its successor.
+//! After [`disconnect`](Frontend::disconnect), every request without a complete answer is back in its queue,
+//! whole, in the order of submission, and [`connect`](Frontend::connect) sends it again. That is safe under
+//! one condition, which the caller must establish in between: the old back end has no access to any page any
+//! more, so it neither fills a buffer that has since found another use, nor stores data later than its
+//! successor.
 //!
-//! What the old back end acknowledged but had in a volatile cache survives if that cache does. If it may be gone, the
-//! caller says so ([`cache_lost`](Frontend::cache_lost)), and the next flush of each party that has such writes fails, like an fsync after a
-//! write-back error.
+//! What the old back end acknowledged but had in a volatile cache survives if that cache does. If it may be
+//! gone, the caller says so ([`cache_lost`](Frontend::cache_lost)), and the next flush of each party that has
+//! such writes fails, like an fsync after a write-back error.
 //!
 //! # Abandoned requests
-//! A client that goes away abandons its requests. Those that the back end does not have yet are dropped. While it has
-//! others that change the disk, no new request starts, so that a write of the old client cannot overtake one of the next; and they are not
-//! sent again after a disconnect.
+//! A client that goes away abandons its requests. Those that the back end does not have yet are dropped.
+//! While it has others that change the disk, no new request starts, so that a write of the old client cannot
+//! overtake one of the next; and they are not sent again after a disconnect.
 
 use alloc::collections::{BinaryHeap, TryReserveError, VecDeque};
 use alloc::vec::Vec;
@@ -58,7 +60,8 @@ struct Slot<P> {
     part: Option<Part<P>>,
 }
 
-/// One who makes requests: a client, however many streams of requests it has. It has turns of its own, and is told of its own lost writes.
+/// One who makes requests: a client, however many streams of requests it has. It has turns of its own, and is
+/// told of its own lost writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Party(usize);
 
@@ -80,8 +83,8 @@ pub struct Frontend<T, P> {
     queue: Turns,
     /// Write-zeroes requests not fully sent.
     zero_queue: Turns,
-    /// What write-zeroes requests write. A back end that keeps mappings wants a grant reference to be in one place at a
-    /// time, hence the one ring request.
+    /// What write-zeroes requests write. A back end that keeps mappings wants a grant reference to be in one
+    /// place at a time, hence the one ring request.
     zeros: Option<P>,
     /// The zeros are in use.
     zeroing: bool,
@@ -134,8 +137,8 @@ impl<T, P: Payload> Frontend<T, P> {
         }
     }
 
-    /// Adds a page for indirect segments. Each lets one more indirect request be in flight; without a free one, requests go
-    /// out in pieces of 11 segments.
+    /// Adds a page for indirect segments. Each lets one more indirect request be in flight; without a free
+    /// one, requests go out in pieces of 11 segments.
     pub fn add_indirect_page(&mut self, page: P) {
         self.indirect.push(page);
     }
@@ -160,7 +163,8 @@ impl<T, P: Payload> Frontend<T, P> {
         self.connection.as_ref()
     }
 
-    /// Makes room for this many requests in all, so that nothing that is done with them asks for much memory at a time.
+    /// Makes room for this many requests in all, so that nothing that is done with them asks for much memory
+    /// at a time.
     pub fn reserve(&mut self, requests: usize) -> Result<(), TryReserveError> {
         // Those of clients that are gone come on top.
         let requests = requests + self.abandoned;
@@ -181,7 +185,8 @@ impl<T, P: Payload> Frontend<T, P> {
         Party(self.parties.insert(Writes::default()))
     }
 
-    /// A party is gone, with nobody left to be told of its writes. It must have no requests but [abandoned](Self::abandon) ones.
+    /// A party is gone, with nobody left to be told of its writes. It must have no requests but
+    /// [abandoned](Self::abandon) ones.
     pub fn leave(&mut self, party: Party) {
         self.parties.remove(party.0);
     }
@@ -292,8 +297,8 @@ impl<T, P: Payload> Frontend<T, P> {
         self.finished.pop_front()
     }
 
-    /// Starts a connection: requests go to the back end from the next [`pump`](Self::pump) on, with a fresh ring of this capacity. The
-    /// old back end must have lost its access to every page.
+    /// Starts a connection: requests go to the back end from the next [`pump`](Self::pump) on, with a fresh
+    /// ring of this capacity. The old back end must have lost its access to every page.
     pub fn connect(&mut self, connection: RingConnection, capacity: u32) {
         debug_assert!(self.connection.is_none());
         // Generations go on, so that answers of the past stay unknown.
@@ -346,8 +351,9 @@ impl<T, P: Payload> Frontend<T, P> {
         self.order = order;
     }
 
-    /// While disconnected: the next back end does not have what the last one had in its volatile cache. Each party that may have
-    /// acknowledged writes among it is told by its next flush, which fails. Returns whether there is one that has not been told.
+    /// While disconnected: the next back end does not have what the last one had in its volatile cache. Each
+    /// party that may have acknowledged writes among it is told by its next flush, which fails. Returns
+    /// whether there is one that has not been told.
     pub fn cache_lost(&mut self) -> bool {
         let mut lost = false;
         for (_, writes) in &mut self.parties {
@@ -364,8 +370,8 @@ impl<T, P: Payload> Frontend<T, P> {
         self.finished.retain(|finished| !belongs(&finished.token));
     }
 
-    /// While nothing is sent: fails every request. What the back end has, it may still be at work on, so that keeps its payload until
-    /// [`disconnect`](Self::disconnect), but is not sent again.
+    /// While nothing is sent: fails every request. What the back end has, it may still be at work on, so that
+    /// keeps its payload until [`disconnect`](Self::disconnect), but is not sent again.
     pub fn fail_all(&mut self) {
         let mut finished = mem::take(&mut self.finished);
         self.give_up(
@@ -381,8 +387,8 @@ impl<T, P: Payload> Frontend<T, P> {
         self.finished = finished;
     }
 
-    /// Lets go of the requests that `belongs` selects, except for what the back end has of them. Each one's token goes to `tell`, with its
-    /// payload if the back end does not have that.
+    /// Lets go of the requests that `belongs` selects, except for what the back end has of them. Each one's
+    /// token goes to `tell`, with its payload if the back end does not have that.
     fn give_up(&mut self, belongs: impl Fn(&T) -> bool, mut tell: impl FnMut(T, Option<P>)) {
         let (mut abandoned, mut held_by) = (0, 0);
         self.records.retain(|_, record| {
@@ -411,8 +417,8 @@ impl<T, P: Payload> Frontend<T, P> {
         }
     }
 
-    /// Puts the next part of a request on the ring. Returns how much of the request's length that was; or, if there is
-    /// nothing to send, how the request ends.
+    /// Puts the next part of a request on the ring. Returns how much of the request's length that was; or, if
+    /// there is nothing to send, how the request ends.
     fn send<M: RingMemory>(
         &mut self,
         key: usize,

@@ -10,8 +10,8 @@ enum Kind {
     Hd,
 }
 
-/// A device number, as it stands in `device/vbd/…`. It displays as the name that `xl` and Linux use, such as `xvdb` or
-/// `xvda2`; a number that encodes none displays as `vbd-` and the number.
+/// A device number, as it stands in `device/vbd/…`. It displays as the name that `xl` and Linux use, such as
+/// `xvdb` or `xvda2`; a number that encodes none displays as `vbd-` and the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Vdev(pub u32);
 

@@ -5,8 +5,8 @@
 //! * [`tx`] the transmit ring: frames into requests, and which of them the back end still has,
 //! * [`rx`] the receive ring: pages posted, and responses back into frames.
 //!
-//! Not used are the control ring (it configures hashing and static grants of the back end's transmit side, which a bridging front end
-//! has no use for), the deprecated GSO prefix, and headroom for XDP.
+//! Not used are the control ring (it configures hashing and static grants of the back end's transmit side,
+//! which a bridging front end has no use for), the deprecated GSO prefix, and headroom for XDP.
 
 pub mod nodes;
 pub mod rx;

@@ -97,8 +97,8 @@ pub struct Line {
 }
 
 impl Line {
-    /// Reads `carrier` of the back end's directory, and `mtu`, which the toolstack writes to the front end's, and older ones to the back
-    /// end's. What makes no sense counts as absent.
+    /// Reads `carrier` of the back end's directory, and `mtu`, which the toolstack writes to the front end's,
+    /// and older ones to the back end's. What makes no sense counts as absent.
     pub fn parse(carrier: Option<&str>, own_mtu: Option<&str>, back_end_mtu: Option<&str>) -> Self {
         let mtu = [own_mtu, back_end_mtu]
             .into_iter()

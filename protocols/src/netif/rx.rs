@@ -1,8 +1,8 @@
 //! The receive ring: pages posted, and responses back into frames.
 //!
-//! A response stands where its request stood, so they come in the order of the requests; that is how an extra info, which has no
-//! identifier, names the page that it used up. A frame's first response may be followed by extra infos, and then by responses for its
-//! further fragments, each in a page of its own.
+//! A response stands where its request stood, so they come in the order of the requests; that is how an extra
+//! info, which has no identifier, names the page that it used up. A frame's first response may be followed by
+//! extra infos, and then by responses for its further fragments, each in a page of its own.
 
 use alloc::vec::Vec;
 
@@ -48,7 +48,8 @@ enum Place {
     Data,
 }
 
-/// The requests that the back end has, with a `T` for each, which stands for the page and its grant; and the frame that is coming in.
+/// The requests that the back end has, with a `T` for each, which stands for the page and its grant; and the
+/// frame that is coming in.
 pub struct Receiver<T> {
     /// By place on the ring, which is also the identifier.
     slots: Vec<Option<T>>,

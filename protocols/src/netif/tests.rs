@@ -366,7 +366,8 @@ mod receive {
     }
 
     proptest! {
-        /// Whatever is answered: pages come back once and in order, ranges lie in their pages, frames are bounded.
+        /// Whatever is answered: pages come back once and in order, ranges lie in their pages, frames are
+        /// bounded.
         #[test]
         fn hostile(responses in prop::collection::vec((any::<bool>(), 0u16..4, 0u16..5000, 0u16..20, -2i16..5000), 0..300)) {
             let (mut ring, mut back, mut rx) = posted(200);

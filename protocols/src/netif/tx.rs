@@ -1,7 +1,8 @@
 //! The transmit ring: frames into requests, and the pages that the back end still has.
 //!
-//! The first request names the whole frame's size, extra infos follow it, and each further fragment of the frame has a request of its own.
-//! The back end answers each request with a fragment by its identifier, in any order; extra infos it answers without one.
+//! The first request names the whole frame's size, extra infos follow it, and each further fragment of the
+//! frame has a request of its own. The back end answers each request with a fragment by its identifier, in
+//! any order; extra infos it answers without one.
 
 use alloc::vec::Vec;
 use core::mem;
@@ -35,7 +36,8 @@ pub enum Refused<E> {
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer<T> {
-    /// What was given for the fragment's page; `None` if there was none, as with changes of the multicast filter.
+    /// What was given for the fragment's page; `None` if there was none, as with changes of the multicast
+    /// filter.
     pub token: Option<T>,
     /// The request that was answered.
     pub id: u16,
@@ -79,8 +81,9 @@ impl<T> Transmitter<T> {
         fragments + usize::from(info.gso.is_some())
     }
 
-    /// Writes a frame's requests to the ring, without showing them to the back end yet. `grant` is called for each fragment, in order, and
-    /// returns what stands for the page and its grant reference. If anything fails, nothing is written, and what stood for pages is dropped.
+    /// Writes a frame's requests to the ring, without showing them to the back end yet. `grant` is called for
+    /// each fragment, in order, and returns what stands for the page and its grant reference. If anything
+    /// fails, nothing is written, and what stood for pages is dropped.
     pub fn send<M: RingMemory, E>(
         &mut self,
         ring: &mut FrontRing<M>,
@@ -174,7 +177,8 @@ impl<T> Transmitter<T> {
         self.nulls += 1;
     }
 
-    /// Writes a change of the back end's multicast filter to the ring: a request without bytes, and an extra info. Whether there was room.
+    /// Writes a change of the back end's multicast filter to the ring: a request without bytes, and an extra
+    /// info. Whether there was room.
     pub fn change_filter<M: RingMemory>(
         &mut self,
         ring: &mut FrontRing<M>,

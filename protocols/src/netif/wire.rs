@@ -156,7 +156,8 @@ impl Extra {
         }
     }
 
-    /// A change of the back end's multicast filter, with nothing behind it. Such an info stands behind a request without bytes.
+    /// A change of the back end's multicast filter, with nothing behind it. Such an info stands behind a
+    /// request without bytes.
     pub fn multicast(group: [u8; 6], add: bool) -> Self {
         let kind = if add {
             extra_type::MULTICAST_ADD

@@ -75,8 +75,8 @@ fn rejects_a_producer_that_goes_back() {
 }
 
 proptest! {
-    /// Whatever the interleaving: nothing is lost, order is kept, and a side that sleeps after its final check is
-    /// notified when there is work.
+    /// Whatever the interleaving: nothing is lost, order is kept, and a side that sleeps after its final
+    /// check is notified when there is work.
     #[test]
     fn no_lost_wakeup(steps in prop::collection::vec(0u8..6, 0..400), start in any::<u32>()) {
         let (mut front, mut back) = pair(1);

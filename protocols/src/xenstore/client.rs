@@ -1,7 +1,8 @@
 //! A client of xenstore: many requests at a time, watches, transactions.
 //!
-//! Its user owns the ring: he gives received bytes to [`Client::input`], fetches bytes to send with [`Client::output`], and is told by the
-//! callback when there are new ones. Everything else is futures. It is a handle; clones are the same client.
+//! Its user owns the ring: he gives received bytes to [`Client::input`], fetches bytes to send with
+//! [`Client::output`], and is told by the callback when there are new ones. Everything else is futures. It is
+//! a handle; clones are the same client.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::rc::Rc;
@@ -37,8 +38,8 @@ pub(super) struct State {
     waiting: Vec<Waker>,
     requests: BTreeMap<u32, Pending>,
     watches: BTreeMap<u32, Events>,
-    /// What the daemon watches. A watch of a path within another one's has no registration of its own: the daemon allows a domain a hundred or
-    /// so.
+    /// What the daemon watches. A watch of a path within another one's has no registration of its own: the
+    /// daemon allows a domain a hundred or so.
     registrations: Vec<Registration>,
     last_request: u32,
     last_watch: u32,
@@ -242,7 +243,8 @@ impl Client {
     /// Watches a path and everything below it. The path need not exist.
     ///
     /// # Errors
-    /// What the daemon says, such as [`Error::Quota`]; [`Error::Invalid`] if the path is not one, [`Error::Broken`] if the connection is.
+    /// What the daemon says, such as [`Error::Quota`]; [`Error::Invalid`] if the path is not one,
+    /// [`Error::Broken`] if the connection is.
     pub async fn watch(&self, path: &str) -> Result<Watch, Error> {
         if !is_path(path) {
             return Err(Error::Invalid);
@@ -280,8 +282,8 @@ impl Client {
 }
 
 impl State {
-    /// Adds a watch, with a registration of its own unless there is one that serves it. The result is its number, which is the token of its
-    /// own registration.
+    /// Adds a watch, with a registration of its own unless there is one that serves it. The result is its
+    /// number, which is the token of its own registration.
     fn add_watch(&mut self, path: &str) -> u32 {
         let id = loop {
             self.last_watch = self.last_watch.wrapping_add(1);

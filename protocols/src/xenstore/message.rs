@@ -107,8 +107,9 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Takes bytes off the front of `input` until a message is complete or the input is used up. A message longer than allowed means that the
-    /// stream cannot be followed any more: the connection is broken for good.
+    /// Takes bytes off the front of `input` until a message is complete or the input is used up. A message
+    /// longer than allowed means that the stream cannot be followed any more: the connection is broken for
+    /// good.
     pub fn decode(&mut self, input: &mut &[u8]) -> Result<Option<Message>, Error> {
         self.take(input, HEADER);
         let Some(header) = self.bytes.first_chunk().map(Header::from_bytes) else {

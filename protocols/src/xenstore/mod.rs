@@ -1,7 +1,8 @@
 //! xenstore: the wire format and a client that has no transport of its own.
 //!
-//! The format is that of `xen/include/public/io/xs_wire.h` and Xen's `docs/misc/xenstore.txt`. [`message`] encodes and decodes it;
-//! [`client::Client`] matches replies to requests and events to watches. Who owns the ring moves bytes between it and the client.
+//! The format is that of `xen/include/public/io/xs_wire.h` and Xen's `docs/misc/xenstore.txt`. [`message`]
+//! encodes and decodes it; [`client::Client`] matches replies to requests and events to watches. Who owns the
+//! ring moves bytes between it and the client.
 
 pub mod client;
 pub mod message;
@@ -93,8 +94,8 @@ pub enum Right {
     Both,
 }
 
-/// One entry of a node's permissions. The first names the node's owner, who may do everything, and by its right what all domains may do that
-/// no later entry names.
+/// One entry of a node's permissions. The first names the node's owner, who may do everything, and by its
+/// right what all domains may do that no later entry names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permission {
     /// The domain.
@@ -133,8 +134,8 @@ impl fmt::Display for Permission {
     }
 }
 
-/// Whether this is a path as the daemon accepts it: of its characters, not too long, without empty parts, and not special (`@…`). A
-/// path that does not start with `/` is relative to the domain's own directory.
+/// Whether this is a path as the daemon accepts it: of its characters, not too long, without empty parts, and
+/// not special (`@…`). A path that does not start with `/` is relative to the domain's own directory.
 pub fn is_path(path: &str) -> bool {
     let limit = if path.starts_with('/') {
         message::ABSOLUTE_PATH_MAX

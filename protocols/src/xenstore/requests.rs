@@ -24,8 +24,8 @@ impl Client {
     /// The value of a node, as text.
     ///
     /// # Errors
-    /// What the daemon says; [`Error::Invalid`] if the path is not one, [`Error::Malformed`] if the value is not UTF-8, [`Error::Broken`] if the
-    /// connection is.
+    /// What the daemon says; [`Error::Invalid`] if the path is not one, [`Error::Malformed`] if the value is
+    /// not UTF-8, [`Error::Broken`] if the connection is.
     pub async fn read(&self, path: &str) -> Result<String, Error> {
         self.plain().read(path).await
     }
@@ -33,8 +33,8 @@ impl Client {
     /// Sets the value of a node, and makes it and its parents if need be.
     ///
     /// # Errors
-    /// What the daemon says; [`Error::Invalid`] if the path is not one, [`Error::TooBig`] if path and value do not fit a message, [`Error::Broken`] if
-    /// the connection is.
+    /// What the daemon says; [`Error::Invalid`] if the path is not one, [`Error::TooBig`] if path and value
+    /// do not fit a message, [`Error::Broken`] if the connection is.
     pub async fn write(&self, path: &str, value: impl AsRef<[u8]>) -> Result<(), Error> {
         self.plain().write(path, value).await
     }
@@ -50,7 +50,8 @@ impl Client {
     /// The names of a node's children.
     ///
     /// # Errors
-    /// As for [`read`](Self::read); [`Error::TooBig`] if the list is longer than what is read, [`Error::Again`] if it changes all the time.
+    /// As for [`read`](Self::read); [`Error::TooBig`] if the list is longer than what is read,
+    /// [`Error::Again`] if it changes all the time.
     pub async fn list(&self, path: &str) -> Result<Vec<String>, Error> {
         self.plain().list(path).await
     }
@@ -130,8 +131,8 @@ impl Requests<'_> {
         }
     }
 
-    /// A list that is longer than a message: in parts, which belong together if the node's generation is the same. Not every daemon knows
-    /// the request for parts.
+    /// A list that is longer than a message: in parts, which belong together if the node's generation is the
+    /// same. Not every daemon knows the request for parts.
     async fn long_list(&self, path: &str) -> Result<Vec<String>, Error> {
         for _ in 0..LIST_TRIES {
             let mut list = Vec::new();

@@ -10,17 +10,19 @@ use super::message::Kind;
 use super::requests::Requests;
 use super::{Error, text};
 
-/// Transactions that are open at a time; further ones wait. Daemons allow a domain 10 by default, and some may just be ending.
+/// Transactions that are open at a time; further ones wait. Daemons allow a domain 10 by default, and some
+/// may just be ending.
 pub(super) const TRANSACTIONS: usize = 8;
 /// How often a transaction is tried before its conflicts are reported.
 const TRANSACTION_TRIES: u32 = 64;
 
 impl Client {
-    /// Runs `body` in a transaction and commits it: all its changes happen at once or not at all. When others interfere, it is run again
-    /// from the start.
+    /// Runs `body` in a transaction and commits it: all its changes happen at once or not at all. When others
+    /// interfere, it is run again from the start.
     ///
     /// # Errors
-    /// That of the body, whose changes are discarded then; [`Error::Again`] if others interfere every time; what the daemon says to begin or end it.
+    /// That of the body, whose changes are discarded then; [`Error::Again`] if others interfere every time;
+    /// what the daemon says to begin or end it.
     pub async fn transaction<T>(
         &self,
         mut body: impl AsyncFnMut(&Transaction) -> Result<T, Error>,

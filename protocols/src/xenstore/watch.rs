@@ -38,8 +38,8 @@ impl Events {
         self.registration
     }
 
-    /// Takes an event of a registration, if it is one of this watch's: a change there or below, or of something above, with which the path
-    /// may have gone.
+    /// Takes an event of a registration, if it is one of this watch's: a change there or below, or of
+    /// something above, with which the path may have gone.
     pub(super) fn see(&mut self, path: &str) -> Option<Waker> {
         if is_within(path, &self.path) {
             self.push(path.into())
@@ -85,10 +85,12 @@ impl Watch {
         Self { client, id }
     }
 
-    /// Waits for the next change and returns the path that changed, in the form (absolute or relative) that was watched.
+    /// Waits for the next change and returns the path that changed, in the form (absolute or relative) that
+    /// was watched.
     ///
-    /// Several changes of one path count as one. If many paths change before they are taken, the watched path itself stands for all: anything
-    /// below it may have changed. The first event comes when the watch is set up. Events may come without a change.
+    /// Several changes of one path count as one. If many paths change before they are taken, the watched path
+    /// itself stands for all: anything below it may have changed. The first event comes when the watch is set
+    /// up. Events may come without a change.
     pub async fn next(&mut self) -> String {
         poll_fn(|context| self.poll_next(context)).await
     }

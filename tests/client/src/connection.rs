@@ -1,7 +1,7 @@
 //! The driver's end of the message page (section 2 of the specification).
 //!
-//! Exchanges are synchronous, because the transport trait of `virtio-drivers` is: the domain waits, for a bounded time, while the
-//! back end works.
+//! Exchanges are synchronous, because the transport trait of `virtio-drivers` is: the domain waits, for a
+//! bounded time, while the back end works.
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;

@@ -221,7 +221,8 @@ impl Device {
         Ok(answer.status.get())
     }
 
-    /// SET_DEVICE_STATUS; the result is the status that the device then has. Status 0 is a reset, which ends all queues.
+    /// SET_DEVICE_STATUS; the result is the status that the device then has. Status 0 is a reset, which ends
+    /// all queues.
     pub fn set_status(&self, status: u32) -> Outcome<u32> {
         let request = wire::DeviceStatus {
             status: status.into(),

@@ -55,7 +55,8 @@ impl Request {
         }
     }
 
-    /// Writes so many bytes, which are all the same until [`data`](Self::data) changes them, from a sector on.
+    /// Writes so many bytes, which are all the same until [`data`](Self::data) changes them, from a sector
+    /// on.
     pub fn write(sector: u64, bytes: usize, skip: usize) -> Self {
         Self {
             write: true,
@@ -92,7 +93,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Resets the device and sets it up. With `ring_reset`, dropping the disk resets the queue alone, not the device.
+    /// Resets the device and sets it up. With `ring_reset`, dropping the disk resets the queue alone, not the
+    /// device.
     pub fn new(device: &Rc<Device>, ring_reset: bool) -> Outcome<Self> {
         let transport = XenTransport::new(device.clone(), ring_reset)?;
         let blk = VirtIOBlk::new(transport.clone()).map_err(|error| format!("VirtIOBlk::new: {error}"))?;
@@ -180,8 +182,8 @@ impl Disk {
     fn submit(&mut self, request: &mut Request) -> Outcome<u16> {
         let sector = usize::try_from(request.sector).map_err(|error| error.to_string())?;
         let data = &mut request.buffer[request.skip..];
-        // SAFETY: the HAL copies the buffers to pages of their own, and back only in `complete`. The queue keeps no more than their
-        // addresses.
+        // SAFETY: the HAL copies the buffers to pages of their own, and back only in `complete`. The queue
+        // keeps no more than their addresses.
         let token = unsafe {
             if request.write {
                 self.blk
@@ -211,7 +213,8 @@ impl Disk {
     /// Waits until a buffer was used.
     async fn wait(&mut self) -> Outcome {
         loop {
-            // The queue has just told the device which index to notify at; what the device did before it saw that is seen here.
+            // The queue has just told the device which index to notify at; what the device did before it saw
+            // that is seen here.
             shared::barrier();
             if self.blk.peek_used().is_some() {
                 return Ok(());

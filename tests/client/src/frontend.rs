@@ -1,4 +1,5 @@
-//! The front end's side of xenbus: finding devices, connecting and leaving (sections 1 and 7 of the specification).
+//! The front end's side of xenbus: finding devices, connecting and leaving (sections 1 and 7 of the
+//! specification).
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -169,7 +170,8 @@ impl Frontend {
         Ok(Device::new(connection, max_pool_pages))
     }
 
-    /// Leaves in good order, and makes the front end ready to connect again. Fails if the back end keeps anything.
+    /// Leaves in good order, and makes the front end ready to connect again. Fails if the back end keeps
+    /// anything.
     pub async fn disconnect(&self, device: Device) -> Outcome {
         device.leave()?;
         hal::drop_pool();

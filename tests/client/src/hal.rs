@@ -1,8 +1,9 @@
 //! Memory for `virtio-drivers`: what the device is to see is granted to the back end's domain.
 //!
-//! Rings are pages granted as long as they live. Buffers are bounced through pages of their own, at the same offset in a page that
-//! they have on the heap, so that the back end sees buffers that cross pages at odd places, but never a byte next to them. With a pool
-//! (section 6 of the specification), small buffers live in the pool.
+//! Rings are pages granted as long as they live. Buffers are bounced through pages of their own, at the same
+//! offset in a page that they have on the heap, so that the back end sees buffers that cross pages at odd
+//! places, but never a byte next to them. With a pool (section 6 of the specification), small buffers live in
+//! the pool.
 //!
 //! The crate's trait has no instance, so all of this is one static: one connection at a time.
 
@@ -80,7 +81,8 @@ pub fn drop_pool() {
     }
 }
 
-/// Takes back the buffers of requests that nobody will complete, after the device was reset. How many there were.
+/// Takes back the buffers of requests that nobody will complete, after the device was reset. How many there
+/// were.
 pub fn reclaim() -> usize {
     let mut state = STATE.0.borrow_mut();
     let abandoned = core::mem::take(&mut state.granted);
@@ -95,7 +97,8 @@ pub fn reclaim() -> usize {
     count
 }
 
-/// How often, since the last call, a grant was still in use when the specification says that the back end has ended its use.
+/// How often, since the last call, a grant was still in use when the specification says that the back end has
+/// ended its use.
 pub fn take_in_use() -> u32 {
     core::mem::take(&mut STATE.0.borrow_mut().in_use)
 }
@@ -180,12 +183,14 @@ impl State {
         if wanted {
             granted.memory().copy_out(address as usize % PAGE_SIZE, bytes);
         }
-        // "A back end MUST have ended its use of a buffer's grants before it puts the buffer into the used ring."
+        // "A back end MUST have ended its use of a buffer's grants before it puts the buffer into the used
+        // ring."
         self.in_use += u32::from(granted.end().is_err());
     }
 }
 
-// SAFETY: `dma_alloc` gives fresh zeroed pages that are reached by nothing else, and keeps them until `dma_dealloc`.
+// SAFETY: `dma_alloc` gives fresh zeroed pages that are reached by nothing else, and keeps them until
+// `dma_dealloc`.
 unsafe impl Hal for GrantHal {
     fn dma_alloc(pages: usize, direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let access = match direction {

@@ -1,4 +1,5 @@
-//! A client of the driver domain, as a domain of its own: it drives virtio disks and network devices over the Xen bus and tests both ends.
+//! A client of the driver domain, as a domain of its own: it drives virtio disks and network devices over the
+//! Xen bus and tests both ends.
 //!
 //! Its command line says what to do: `test=` is one of these, or several with commas:
 //!
@@ -6,8 +7,9 @@
 //! - for network devices `net`, `net-hostile`, `net-hostile.<name>` and `net-flood`
 //! - `crash.<name>` by itself
 //!
-//! `seed=`, `rounds=` and `seconds=` steer what is random and how long it takes, `metrics=` is the port of the gateway's counters. There is one line per check, `ok <name>` or `not ok <name>: <reason>`, and a last one,
-//! `passed <n> failed <n>`. Then the domain powers off.
+//! `seed=`, `rounds=` and `seconds=` steer what is random and how long it takes, `metrics=` is the port of
+//! the gateway's counters. There is one line per check, `ok <name>` or `not ok <name>: <reason>`, and a last
+//! one, `passed <n> failed <n>`. Then the domain powers off.
 //!
 //! "The specification" is `docs/virtio-msg-xen.md`.
 #![no_std]

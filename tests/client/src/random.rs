@@ -26,8 +26,8 @@ impl Random {
     }
 }
 
-/// Fills a buffer with bytes that `seed` and the position of the buffer's first sector decide, each sector by itself, so that a sector read
-/// from a wrong place does not look right.
+/// Fills a buffer with bytes that `seed` and the position of the buffer's first sector decide, each sector by
+/// itself, so that a sector read from a wrong place does not look right.
 pub fn pattern(buffer: &mut [u8], first_sector: u64, seed: u64) {
     for (sector, bytes) in (first_sector..).zip(buffer.chunks_mut(512)) {
         let mut random = Random::new(sector << 20 ^ seed);

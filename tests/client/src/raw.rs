@@ -1,6 +1,7 @@
 //! A virtqueue written by hand: what a driver must do, and all that it must not.
 //!
-//! Nothing here keeps a caller from writing nonsense into rings and descriptors; that is what it is for. Event suppression is not used.
+//! Nothing here keeps a caller from writing nonsense into rings and descriptors; that is what it is for.
+//! Event suppression is not used.
 
 use alloc::format;
 use alloc::rc::Rc;
@@ -166,7 +167,8 @@ pub fn granted(device: &Device, pages: usize) -> Outcome<Granted> {
 }
 
 impl RawQueue {
-    /// Resets the device and sets it up with one queue, the first, of this size, accepting these features besides the necessary ones.
+    /// Resets the device and sets it up with one queue, the first, of this size, accepting these features
+    /// besides the necessary ones.
     pub fn new(device: &Rc<Device>, size: u16, extra: u64) -> Outcome<Self> {
         negotiate(device, extra)?;
         let queue = Self::open(device, 0, size)?;
@@ -347,8 +349,8 @@ impl RawQueue {
         Ok(self.data().read_u8(place::STATUS))
     }
 
-    /// Does one request with so many bytes of data from [`place::DATA`] on, and gives its status. Which way the data goes is up to the
-    /// type of the request.
+    /// Does one request with so many bytes of data from [`place::DATA`] on, and gives its status. Which way
+    /// the data goes is up to the type of the request.
     pub async fn request(&mut self, kind: u32, sector: u64, len: u32) -> Outcome<u8> {
         self.header(kind, sector);
         let data = match kind {

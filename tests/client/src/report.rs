@@ -8,7 +8,8 @@ use kernel::time;
 /// What a check or a step of one results in; the error says what was expected and what was seen.
 pub type Outcome<T = ()> = Result<T, String>;
 
-/// The longest that one check may take. Emulation that counts instructions is slow, so this only catches what hangs.
+/// The longest that one check may take. Emulation that counts instructions is slow, so this only catches what
+/// hangs.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Fails the check unless a condition holds.

@@ -1,6 +1,7 @@
 //! [`Transport`] for `virtio-drivers`: what a driver asks for, as messages.
 //!
-//! The trait has no errors. What goes wrong is kept, to be asked for by [`failure`](XenTransport::failure) of a clone, and logged.
+//! The trait has no errors. What goes wrong is kept, to be asked for by [`failure`](XenTransport::failure) of
+//! a clone, and logged.
 
 use alloc::rc::Rc;
 use alloc::string::String;
@@ -24,7 +25,8 @@ pub struct XenTransport {
 }
 
 impl XenTransport {
-    /// For a connected device. `ring_reset` accepts VIRTIO_F_RING_RESET, so that a driver's end resets its queue alone.
+    /// For a connected device. `ring_reset` accepts VIRTIO_F_RING_RESET, so that a driver's end resets its
+    /// queue alone.
     pub fn new(device: Rc<Device>, ring_reset: bool) -> Outcome<Self> {
         let device_type = device.info()?.device_type.get();
         let device_type = u8::try_from(device_type)
@@ -129,8 +131,8 @@ impl Transport for XenTransport {
     }
 
     fn ack_interrupt(&mut self) -> InterruptStatus {
-        // Event channels have no status to acknowledge; a queue's says that buffers were used, the messages' that the
-        // configuration changed.
+        // Event channels have no status to acknowledge; a queue's says that buffers were used, the messages'
+        // that the configuration changed.
         let event = self.noted(self.device.connection().take_event());
         InterruptStatus::QUEUE_INTERRUPT
             | if event.is_some() {

@@ -1,4 +1,5 @@
-//! Any responses of a network back end: each page comes back once, ranges lie in their pages, frames are bounded, or the connection ends.
+//! Any responses of a network back end: each page comes back once, ranges lie in their pages, frames are
+//! bounded, or the connection ends.
 #![no_main]
 
 use std::cell::RefCell;

@@ -1,4 +1,5 @@
-//! What stations inside say to a router, and servers outside: frames of a capture with bytes changed, at any times. The router goes on.
+//! What stations inside say to a router, and servers outside: frames of a capture with bytes changed, at any
+//! times. The router goes on.
 #![no_main]
 
 #[allow(dead_code)]

@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::host;
 
-/// Builds the bus driver with the compiler and headers in the root file system `root`, and puts its module into `into`.
+/// Builds the bus driver with the compiler and headers in the root file system `root`, and puts its module
+/// into `into`.
 pub fn build(root: &Path, release: &str, driver: &Path, into: &Path) -> Result<()> {
     let work = tempfile::Builder::new()
         .prefix("driver-")

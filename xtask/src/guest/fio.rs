@@ -26,7 +26,8 @@ const STORES: &[&str] = &[
     "librdmacm",
 ];
 
-/// Puts fio into a folder with stand-ins for what it does not need here, and a script that starts it in its place.
+/// Puts fio into a folder with stand-ins for what it does not need here, and a script that starts it in its
+/// place.
 pub fn lighten(tree: &Path) -> Result<()> {
     let folder = tree.join(FOLDER);
     fs::create_dir_all(&folder)?;

@@ -1,4 +1,5 @@
-//! The guest's half of the bed: a Debian kernel and an initrd with what the scenarios use, for PV and PVH guests.
+//! The guest's half of the bed: a Debian kernel and an initrd with what the scenarios use, for PV and PVH
+//! guests.
 
 mod contents;
 mod driver;
@@ -23,8 +24,8 @@ use crate::{bzimage, cache, debian, host};
 /// Counts up when this module lays out the files differently.
 const RECIPE: &str = "guest 4";
 
-/// The guest's kernel and initrd as a squashfs image, for dom0 to mount at `/srv/stubdom/guest`; with the bus driver if
-/// `driver` says so.
+/// The guest's kernel and initrd as a squashfs image, for dom0 to mount at `/srv/stubdom/guest`; with the bus
+/// driver if `driver` says so.
 pub fn guest(suite: Suite, driver: bool) -> Result<PathBuf> {
     let base_key = || {
         let lists = [PACKAGES, BUILD_PACKAGES, PROGRAMS, MODULES].map(|list| list.join(" "));
@@ -59,8 +60,8 @@ pub fn guest(suite: Suite, driver: bool) -> Result<PathBuf> {
     Ok(image.join("guest.squashfs"))
 }
 
-/// Fills `folder` with what changes only with Debian: `vmlinuz`, `release`, `programs` (a cpio archive), `modules` (a
-/// tree) and `build` (a root file system that builds modules).
+/// Fills `folder` with what changes only with Debian: `vmlinuz`, `release`, `programs` (a cpio archive),
+/// `modules` (a tree) and `build` (a root file system that builds modules).
 fn make_base(suite: Suite, folder: &Path) -> Result<()> {
     let names = |list: &[&str]| list.iter().map(|name| name.to_string()).collect::<Vec<_>>();
     let tree = folder.join("tree");
@@ -98,7 +99,8 @@ fn make_base(suite: Suite, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Fills `folder` with the image for dom0: the kernel, and programs, modules and the guest's init as one initrd.
+/// Fills `folder` with the image for dom0: the kernel, and programs, modules and the guest's init as one
+/// initrd.
 fn make_image(base: &Path, own: &Path, driver: Option<&Path>, folder: &Path) -> Result<()> {
     let release = fs::read_to_string(base.join("release"))?;
     let out = folder.join("guest");

@@ -85,7 +85,8 @@ pub fn archive(tree: &Path, file: &Path) -> Result<()> {
     archive.finish()
 }
 
-/// Where a file lies once `bin`, `lib`, `lib64` and `sbin` are links into `usr`. Debian 12 names some by way of these.
+/// Where a file lies once `bin`, `lib`, `lib64` and `sbin` are links into `usr`. Debian 12 names some by way
+/// of these.
 fn below_usr(path: PathBuf) -> PathBuf {
     if ["bin", "lib", "lib64", "sbin"]
         .iter()
@@ -97,7 +98,8 @@ fn below_usr(path: PathBuf) -> PathBuf {
     }
 }
 
-/// Adds a file of `tree`, what it links to, and all libraries that it needs to `files`, as paths below the root.
+/// Adds a file of `tree`, what it links to, and all libraries that it needs to `files`, as paths below the
+/// root.
 fn add_with_libraries(tree: &Path, path: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
     if !files.insert(path.to_owned()) {
         return Ok(());

@@ -1,7 +1,7 @@
 //! Stand-ins for shared libraries that a program is linked with but does not use here.
 //!
-//! Debian's fio is linked with the clients of every network store it knows, 40 MB with all that those need. Loading them
-//! takes an emulated guest longer than most jobs do, and its initrd would have to carry them.
+//! Debian's fio is linked with the clients of every network store it knows, 40 MB with all that those need.
+//! Loading them takes an emulated guest longer than most jobs do, and its initrd would have to carry them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,11 +14,13 @@ use goblin::elf::Elf;
 
 use crate::host;
 
-/// The global functions that a program wants from one library, by the version that it wants them in; "" is none.
+/// The global functions that a program wants from one library, by the version that it wants them in; "" is
+/// none.
 type Wanted = BTreeMap<String, BTreeSet<String>>;
 
-/// Makes a stand-in in `folder` for each library of `program` that `replaced` names (without `.so` and what follows),
-/// and returns their file names. Their functions end the program. `libraries` has the program's other libraries.
+/// Makes a stand-in in `folder` for each library of `program` that `replaced` names (without `.so` and what
+/// follows), and returns their file names. Their functions end the program. `libraries` has the program's
+/// other libraries.
 pub fn make(program: &Elf, replaced: &[&str], libraries: &Path, folder: &Path) -> Result<Vec<String>> {
     let is_replaced = |library: &&str| {
         library
@@ -28,7 +30,8 @@ pub fn make(program: &Elf, replaced: &[&str], libraries: &Path, folder: &Path) -
     let names: Vec<&str> = program.libraries.iter().copied().filter(is_replaced).collect();
     let mut wanted: BTreeMap<&str, Wanted> = names.iter().map(|name| (*name, Wanted::new())).collect();
 
-    // Symbols without a version do not say whose they are: whatever no other library has goes to the first stand-in.
+    // Symbols without a version do not say whose they are: whatever no other library has goes to the first
+    // stand-in.
     let mut kept = BTreeSet::new();
     for library in program.libraries.iter().filter(|library| !is_replaced(library)) {
         let path = libraries.join(library);

@@ -11,8 +11,8 @@ use crate::net::Mac;
 pub struct Claim {
     /// The IP address.
     pub ip: IpAddr,
-    /// The station. `None` if the frame says several things, or says it where it cannot be seen: whoever does not trust the sender
-    /// takes no such frame.
+    /// The station. `None` if the frame says several things, or says it where it cannot be seen: whoever does
+    /// not trust the sender takes no such frame.
     pub mac: Option<Mac>,
 }
 
@@ -38,8 +38,9 @@ const TARGET_LINK_LAYER: u8 = 2;
 const MAX_OPTIONS: usize = 8;
 
 impl Claim {
-    /// What an ARP packet (RFC 826) claims. A probe for a free address claims nothing. What is not for Ethernet and IPv4 cannot be told:
-    /// receivers differ in what they take for it; Linux, for one, does not mind the hardware type of IEEE 802 networks.
+    /// What an ARP packet (RFC 826) claims. A probe for a free address claims nothing. What is not for
+    /// Ethernet and IPv4 cannot be told: receivers differ in what they take for it; Linux, for one, does not
+    /// mind the hardware type of IEEE 802 networks.
     pub(super) fn of_arp(frame: &[u8], at: usize) -> Option<Self> {
         // Hardware and protocol, with the sizes of their addresses.
         let ip = match array(frame, at) {
@@ -58,7 +59,8 @@ impl Claim {
         })
     }
 
-    /// What a message of neighbour discovery (RFC 4861) claims. `source` is the frame's: it stands for an option that is not there.
+    /// What a message of neighbour discovery (RFC 4861) claims. `source` is the frame's: it stands for an
+    /// option that is not there.
     pub(super) fn of_neighbour_discovery(frame: &[u8], ip: &Ip, source: Mac) -> Option<Self> {
         let at = ip.transport.filter(|_| ip.protocol == protocol::ICMPV6)?;
         // Where a message's options start, which of them counts, and whose address it is about.

@@ -43,16 +43,19 @@ pub struct Ip {
     pub source: IpAddr,
     /// Whom it is for.
     pub destination: IpAddr,
-    /// What it carries: one of [`protocol`], or anything else, such as an extension header that is not looked behind.
+    /// What it carries: one of [`protocol`], or anything else, such as an extension header that is not looked
+    /// behind.
     pub protocol: u8,
     /// It is a part of a larger one.
     pub fragment: bool,
     /// Where its payload belongs in that of the larger one, in bytes; 0 also if it is whole.
     pub offset: usize,
-    /// Where the transport header starts, in bytes from the frame's start. Fragments but the first have none; nor has IPv6 behind more
-    /// extension headers than are looked behind, or behind such as end beyond the bytes looked at.
+    /// Where the transport header starts, in bytes from the frame's start. Fragments but the first have none;
+    /// nor has IPv6 behind more extension headers than are looked behind, or behind such as end beyond the
+    /// bytes looked at.
     pub transport: Option<usize>,
-    /// Where the packet ends according to itself, in bytes from the frame's start. The frame may be longer, or shorter.
+    /// Where the packet ends according to itself, in bytes from the frame's start. The frame may be longer,
+    /// or shorter.
     pub end: usize,
     /// The ports of TCP or UDP. Fragments have none: only the first would.
     pub ports: Option<Ports>,

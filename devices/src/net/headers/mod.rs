@@ -1,7 +1,7 @@
 //! Where the headers of a frame are, and what they say of who it is from and for.
 //!
-//! Frames come from whoever likes to send: every length is checked against what is there, the number of headers looked at is bounded, and
-//! what does not add up is simply not found.
+//! Frames come from whoever likes to send: every length is checked against what is there, the number of
+//! headers looked at is bounded, and what does not add up is simply not found.
 
 mod claim;
 mod ip;
@@ -60,7 +60,8 @@ impl Headers {
         Self::parse(prefix)
     }
 
-    /// Finds the headers in the first bytes of a frame ([`PREFIX`] are enough). `None` if even an Ethernet header is not there.
+    /// Finds the headers in the first bytes of a frame ([`PREFIX`] are enough). `None` if even an Ethernet
+    /// header is not there.
     pub fn parse(frame: &[u8]) -> Option<Self> {
         let destination = array(frame, 0)?;
         let source = array(frame, 6)?;

@@ -62,7 +62,8 @@ impl Sum {
         !self.fold()
     }
 
-    /// The checksum for TCP or UDP. It is never 0: in UDP that means that there is none (RFC 768), and 0xffff is the same number.
+    /// The checksum for TCP or UDP. It is never 0: in UDP that means that there is none (RFC 768), and 0xffff
+    /// is the same number.
     pub fn transport_checksum(self) -> u16 {
         match !self.fold() {
             0 => 0xffff,

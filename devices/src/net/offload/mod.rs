@@ -1,7 +1,7 @@
 //! What senders leave to offloading, done in software: for receivers that cannot do it.
 //!
-//! [`Parts`] makes one or more packets of a frame. Each consists of bytes of its own (the headers) and a range of the frame's buffer, so
-//! that payload is copied from the frame straight to whoever receives it.
+//! [`Parts`] makes one or more packets of a frame. Each consists of bytes of its own (the headers) and a
+//! range of the frame's buffer, so that payload is copied from the frame straight to whoever receives it.
 
 mod checksum;
 mod tcp;
@@ -21,7 +21,8 @@ use crate::memory::Buffer;
 pub struct Abilities {
     /// It takes packets whose checksum is still to be computed.
     pub checksum: bool,
-    /// It takes TCP segments over IPv4 that are still to be cut up, unless they have the flag CWR. Needs `checksum`.
+    /// It takes TCP segments over IPv4 that are still to be cut up, unless they have the flag CWR. Needs
+    /// `checksum`.
     pub tcp4: bool,
     /// The same over IPv6.
     pub tcp6: bool,
@@ -64,8 +65,8 @@ enum Kind {
     Done,
 }
 
-/// What is really to be done about a frame of which its sender asks for `offload`. `None` if that cannot be done, because its headers are
-/// not what they should be.
+/// What is really to be done about a frame of which its sender asks for `offload`. `None` if that cannot be
+/// done, because its headers are not what they should be.
 ///
 /// Those who finish it later, in other hands, may rely on this: its checksum is that of the TCP or UDP
 /// header, so that whoever has looked at the headers before has seen all that they will be. And a frame that
@@ -97,12 +98,14 @@ pub fn headers_len<B: Buffer>(buffer: &B, offload: &Offload) -> u16 {
 }
 
 impl Parts {
-    /// What becomes of a frame. `None` if what is left to do about it cannot be done, because its headers are not what they should be.
+    /// What becomes of a frame. `None` if what is left to do about it cannot be done, because its headers are
+    /// not what they should be.
     pub fn new<B: Buffer>(frame: &Frame<B>, can: Abilities) -> Option<Self> {
         let (buffer, mut offload, len) = (frame.buffer(), frame.offload, frame.len());
         let kind = match (offload.segmentation, offload.checksum) {
-            // Who does not know the flag CWR would repeat it ("the device SHOULD NOT send to the driver TCP packets requiring
-            // segmentation offload which have the Explicit Congestion Notification bit set").
+            // Who does not know the flag CWR would repeat it ("the device SHOULD NOT send to the driver TCP
+            // packets requiring segmentation offload which have the Explicit Congestion Notification bit
+            // set").
             (Some(Segmentation { kind, .. }), Checksum::Partial { start, .. })
                 if can.segment(kind) && !tcp::has_cwr(buffer, start) =>
             {
@@ -186,8 +189,9 @@ impl Parts {
         Some(part)
     }
 
-    /// Makes a frame of the next packet, in the empty `frame` of [`next_len`](Self::next_len) bytes, for those who do not take packets
-    /// in two pieces; `buffer` is that of the frame that it is made of. What `own` holds is lost. Tells whether there was a packet.
+    /// Makes a frame of the next packet, in the empty `frame` of [`next_len`](Self::next_len) bytes, for
+    /// those who do not take packets in two pieces; `buffer` is that of the frame that it is made of. What
+    /// `own` holds is lost. Tells whether there was a packet.
     pub fn fill<B: Buffer>(&mut self, buffer: &B, frame: &mut Frame<B>, own: &mut Vec<u8>) -> bool {
         own.clear();
         let Some(part) = self.next(buffer, own) else {

@@ -16,7 +16,8 @@ const CHECKSUM: usize = 16;
 /// Size of the header in bytes, without options.
 const MIN_HEADER: usize = 20;
 
-/// The least payload of a segment that anybody makes who means well (Linux's TCP_MIN_GSO_SIZE): smaller ones only multiply work.
+/// The least payload of a segment that anybody makes who means well (Linux's TCP_MIN_GSO_SIZE): smaller ones
+/// only multiply work.
 const MIN_SIZE: u16 = 8;
 
 // Flags of TCP.
@@ -43,7 +44,8 @@ pub(super) fn headers_len<B: Buffer>(buffer: &B, start: u16) -> u16 {
     start.saturating_add(u16::from(byte[0] >> 4) * 4)
 }
 
-/// Whether the sender tells that it answered a congestion notification, which must be said once, not by every segment.
+/// Whether the sender tells that it answered a congestion notification, which must be said once, not by every
+/// segment.
 pub(super) fn has_cwr<B: Buffer>(buffer: &B, start: u16) -> bool {
     let at = usize::from(start) + FLAGS;
     let mut byte = [0];
@@ -77,8 +79,8 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    /// `None` unless the frame is TCP over the right IP, with all headers where its sender says that they are, and of the length that they
-    /// say. Then no segment is too long for its IP header.
+    /// `None` unless the frame is TCP over the right IP, with all headers where its sender says that they
+    /// are, and of the length that they say. Then no segment is too long for its IP header.
     pub(super) fn new<B: Buffer>(
         buffer: &B,
         segmentation: Segmentation,

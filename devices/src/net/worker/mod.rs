@@ -50,7 +50,8 @@ where
     }
 
     fn poll_quiesce(&mut self, _context: &mut Context<'_>) -> Poll<()> {
-        // Nothing is under way outside: copies are done when they are asked for, and frames belong to the network once they are sent.
+        // Nothing is under way outside: copies are done when they are asked for, and frames belong to the
+        // network once they are sent.
         match self {
             Worker::Receive(worker) => worker.quiesce(),
             Worker::Transmit(worker) => worker.quiesce(),

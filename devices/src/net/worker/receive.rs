@@ -1,7 +1,7 @@
 //! A receive queue: from the network to the driver.
 //!
-//! Frames wait in the port until the driver has buffers. What many frames become is written to the driver's memory in one go, the payload
-//! straight from the frames.
+//! Frames wait in the port until the driver has buffers. What many frames become is written to the driver's
+//! memory in one go, the payload straight from the frames.
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -24,8 +24,8 @@ use crate::virtqueue::{Chain, Queue, QueueError, Virtqueue};
 const BATCH: usize = 64;
 /// The most bytes of a batch, but for those of the last packet.
 const BATCH_BYTES: usize = 256 << 10;
-/// How often buffers are taken for one packet before other tasks run. A driver on another processor can go on making useless ones available
-/// as fast as they are given back.
+/// How often buffers are taken for one packet before other tasks run. A driver on another processor can go on
+/// making useless ones available as fast as they are given back.
 const ROUNDS: usize = 4;
 
 /// Serves a receive queue.
@@ -98,7 +98,8 @@ where
     M: DriverMemory<Buffer = P::Buffer>,
     D: Doorbell,
 {
-    /// Frames from the queue `index` of `port`; of those for which nothing else is said, none is larger than for an MTU of `mtu`.
+    /// Frames from the queue `index` of `port`; of those for which nothing else is said, none is larger than
+    /// for an MTU of `mtu`.
     pub(in crate::net) fn new(
         queue: Queue<Q, M, D, Counters>,
         port: P,

@@ -1,6 +1,7 @@
 //! A transmit queue: from the driver into the network.
 //!
-//! Of each batch of chains, headers and payload are fetched in one go, the payload straight into the frames that are sent.
+//! Of each batch of chains, headers and payload are fetched in one go, the payload straight into the frames
+//! that are sent.
 
 use alloc::vec::Vec;
 use core::mem;

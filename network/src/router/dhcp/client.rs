@@ -1,7 +1,8 @@
 //! What a DHCP server may say to the router's own client, which is smoltcp's (RFC 2131).
 //!
-//! smoltcp renews with whoever the IP header names as the source, and sends by the router that a lease names; it panics where it cannot send
-//! to such an address. So only messages get to it whose addresses can be what they stand for.
+//! smoltcp renews with whoever the IP header names as the source, and sends by the router that a lease names;
+//! it panics where it cannot send to such an address. So only messages get to it whose addresses can be what
+//! they stand for.
 
 use core::net::Ipv4Addr;
 
@@ -27,7 +28,8 @@ pub fn is_sound(client: Mac, server: Ipv4Addr, message: &[u8]) -> Option<bool> {
     Some(sound)
 }
 
-/// Whether there is a host's address with its network, for some time, and a router, if there is one, that can be reached there.
+/// Whether there is a host's address with its network, for some time, and a router, if there is one, that can
+/// be reached there.
 fn is_lease(reply: &DhcpRepr<'_>) -> bool {
     let prefix_len = reply
         .subnet_mask
@@ -41,7 +43,8 @@ fn is_lease(reply: &DhcpRepr<'_>) -> bool {
         && reply.lease_duration != Some(0)
 }
 
-/// Whether an address can be another station's, in one's own network or, as some providers have it (RFC 3442), beside it.
+/// Whether an address can be another station's, in one's own network or, as some providers have it (RFC
+/// 3442), beside it.
 pub fn is_other(own: Ipv4Cidr, address: Ipv4Addr) -> bool {
     address != own.address()
         && if own.contains_addr(&address) {

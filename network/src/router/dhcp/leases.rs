@@ -13,7 +13,8 @@ use crate::router::nat::Seconds;
 
 /// The most stations that are remembered.
 const MAX_LEASES: usize = 1024;
-/// The most addresses that are avoided because they were declined. The one that was declined first may be used again.
+/// The most addresses that are avoided because they were declined. The one that was declined first may be
+/// used again.
 const MAX_DECLINED: usize = 16;
 /// For how long an address is kept for a station that it was offered to.
 const OFFERED: Seconds = 60;
@@ -26,8 +27,9 @@ struct Lease {
 
 /// The addresses of a pool, and who has them.
 ///
-/// A station gets the address again that it had; one that is new gets the address that its own Ethernet address stands for, or the next
-/// that is free. So addresses mostly stay the same even when everything is forgotten.
+/// A station gets the address again that it had; one that is new gets the address that its own Ethernet
+/// address stands for, or the next that is free. So addresses mostly stay the same even when everything is
+/// forgotten.
 pub struct Leases {
     pool: RangeInclusive<u32>,
     /// The router's own address, which lies in the pool maybe.
@@ -141,7 +143,8 @@ impl Leases {
         })
     }
 
-    /// An address that nobody had, or else one that nobody has any more; the search starts where the station's Ethernet address points.
+    /// An address that nobody had, or else one that nobody has any more; the search starts where the
+    /// station's Ethernet address points.
     fn search(&self, now: Seconds, station: Mac) -> Option<Ipv4Addr> {
         let (first, last) = (*self.pool.start(), *self.pool.end());
         let size = u64::from(last.checked_sub(first)?) + 1;
@@ -150,7 +153,8 @@ impl Leases {
             (first + start..=last)
                 .chain(first..first + start)
                 .map(Ipv4Addr::from_bits)
-                // There are no more than this many in use, so the search ends sooner than at the end of a large pool.
+                // There are no more than this many in use, so the search ends sooner than at the end of a
+                // large pool.
                 .take(2 * MAX_LEASES)
         };
         let unused = |address: &Ipv4Addr| !self.by_address.contains_key(address);
@@ -159,7 +163,8 @@ impl Leases {
             .or_else(|| candidates().find(|address| self.may_have(now, station, *address)))
     }
 
-    /// When nothing else is left, the address that was declined first: a station that declines one after the other keeps nobody from having one.
+    /// When nothing else is left, the address that was declined first: a station that declines one after the
+    /// other keeps nobody from having one.
     fn search_declined(&mut self, now: Seconds, station: Mac) -> Option<Ipv4Addr> {
         let free = |address: &Ipv4Addr| self.is_free(now, station, *address);
         let index = self.declined.iter().position(free)?;

@@ -1,4 +1,5 @@
-//! A DHCP server for IPv4 (RFC 2131), the only one of its segment; and what is checked of others that the router's own client hears.
+//! A DHCP server for IPv4 (RFC 2131), the only one of its segment; and what is checked of others that the
+//! router's own client hears.
 
 pub mod client;
 mod leases;
@@ -178,7 +179,8 @@ impl Server {
         };
         let mut bytes = alloc::vec![0; reply.buffer_len()];
         reply.emit(&mut DhcpPacket::new_unchecked(&mut bytes[..])).ok()?;
-        // RFC 2131, 4.1: to the client's address if it has one; and while it has none, to the new one or to all, as it wishes.
+        // RFC 2131, 4.1: to the client's address if it has one; and while it has none, to the new one or to
+        // all, as it wishes.
         let all = nak || (client.is_unspecified() && (request.broadcast || address.is_unspecified()));
         let (mac, ip) = match (all, client.is_unspecified()) {
             (true, _) => (BROADCAST, Ipv4Addr::BROADCAST),

@@ -1,4 +1,5 @@
-//! Where the later fragments of a packet go, which have no ports: where the first one went. Those that come before it get lost.
+//! Where the later fragments of a packet go, which have no ports: where the first one went. Those that come
+//! before it get lost.
 
 use alloc::collections::VecDeque;
 use core::net::Ipv4Addr;

@@ -1,7 +1,8 @@
 //! Network address translation for TCP, UDP and ICMP echo over IPv4 (RFC 4787, 5382, 5508).
 //!
-//! Packets are changed in place: addresses, ports, the time to live, and checksums by what changed (RFC 1624), so that a TCP segment of 64 KiB
-//! crosses as one unit and its payload is not looked at. IPv6 is not translated, nor forwarded.
+//! Packets are changed in place: addresses, ports, the time to live, and checksums by what changed (RFC
+//! 1624), so that a TCP segment of 64 KiB crosses as one unit and its payload is not looked at. IPv6 is not
+//! translated, nor forwarded.
 
 mod flow;
 mod fragments;
@@ -75,7 +76,8 @@ pub struct Nat {
 }
 
 impl Nat {
-    /// A translator that knows of no connection and has no address yet. `own_tcp` is a port of the outside address that is the router's.
+    /// A translator that knows of no connection and has no address yet. `own_tcp` is a port of the outside
+    /// address that is the router's.
     pub fn new(
         insides: Vec<Inside>,
         own_tcp: Option<u16>,
@@ -120,7 +122,8 @@ impl Nat {
 
     /// Changes a packet from a station inside to what it is outside.
     ///
-    /// If it is for an end `instead` of which another one is to be reached, that is a service of the router's own, which no rule is about.
+    /// If it is for an end `instead` of which another one is to be reached, that is a service of the router's
+    /// own, which no rule is about.
     pub fn outbound(
         &mut self,
         now: Seconds,
@@ -132,8 +135,9 @@ impl Nat {
         let (flow, signal) = match packet.content() {
             Content::Connection(flow, signal) => (flow, signal),
             Content::Error(quoted) => {
-                // From who got what it quotes, to who sent that: inside there is no other router which could have something to say (RFC 5508,
-                // REQ-5), and rules say of the connection only who may be reached.
+                // From who got what it quotes, to who sent that: inside there is no other router which could
+                // have something to say (RFC 5508, REQ-5), and rules say of the connection only who may be
+                // reached.
                 let ends = (packet.ip().src_addr(), packet.ip().dst_addr());
                 let way = (ends == (quoted.destination.address, quoted.source.address))
                     .then(|| self.table.outbound_error(segment, &quoted))

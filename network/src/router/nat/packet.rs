@@ -8,8 +8,8 @@ use smoltcp::wire::{Icmpv4Message, Icmpv4Packet, IpProtocol, Ipv4Packet, TcpPack
 use super::flow::{Endpoint, Flow, Protocol, Signal};
 use crate::router::checksum::Delta;
 
-/// As much of a frame's start as is looked at: Ethernet, IP and ICMP headers, and the IP header and ports that an ICMP error quotes, each
-/// with all options.
+/// As much of a frame's start as is looked at: Ethernet, IP and ICMP headers, and the IP header and ports
+/// that an ICMP error quotes, each with all options.
 const HEAD: usize = ETHERNET_HEADER + 60 + 8 + 60 + 20;
 /// Bytes of an IPv4 header without options.
 const IP_HEADER: usize = 20;
@@ -18,7 +18,8 @@ const ICMP_HEADER: usize = 8;
 /// Of the transport header that an ICMP error quotes, this much is there (RFC 792).
 const QUOTED: usize = 8;
 
-/// The start of a frame whose IPv4 header is sound: it is whole, its checksum is right, and the packet ends inside the frame.
+/// The start of a frame whose IPv4 header is sound: it is whole, its checksum is right, and the packet ends
+/// inside the frame.
 #[derive(Clone)]
 pub struct Packet {
     head: [u8; HEAD],
@@ -88,7 +89,8 @@ impl Packet {
         self.transport - ETHERNET_HEADER
     }
 
-    /// How many bytes each TCP segment that it is cut into has at most, its IP header included, if each carries this much payload.
+    /// How many bytes each TCP segment that it is cut into has at most, its IP header included, if each
+    /// carries this much payload.
     pub fn segment_len(&self, size: u16) -> usize {
         let tcp = TcpPacket::new_unchecked(&self.head[self.transport..]);
         self.header_len() + usize::from(tcp.header_len()) + usize::from(size)
@@ -114,7 +116,8 @@ impl Packet {
         }
     }
 
-    /// Where the quoted transport header starts, and the quoted packet's flow, if this is an ICMP error about something that is translated.
+    /// Where the quoted transport header starts, and the quoted packet's flow, if this is an ICMP error about
+    /// something that is translated.
     fn quoted(&self) -> Option<(usize, Flow)> {
         let transport = &self.head[self.transport..self.len];
         if self.ip().next_header() != IpProtocol::Icmp || transport.len() < ICMP_HEADER + IP_HEADER {
@@ -198,7 +201,8 @@ impl Packet {
         }
     }
 
-    /// Updates a UDP checksum: 0 says that there is none, and the other zero takes the place of one that comes out as 0.
+    /// Updates a UDP checksum: 0 says that there is none, and the other zero takes the place of one that
+    /// comes out as 0.
     fn update_udp(&mut self, at: usize, delta: Delta) {
         if matches!(self.head[..self.len].get(at..at + 2), Some([0, 0])) {
             return;

@@ -9,7 +9,8 @@ use crate::router::random::Random;
 
 /// UDP ports of the outside address that are the router's own.
 pub const OWN_UDP: RangeInclusive<u16> = 64512..=65535;
-/// UDP ports of a DHCP server and a DHCP client, which are the router's own too: relays and renewals are unicast.
+/// UDP ports of a DHCP server and a DHCP client, which are the router's own too: relays and renewals are
+/// unicast.
 const DHCP: RangeInclusive<u16> = 67..=68;
 /// Where the search for a port starts at the earliest.
 const LOWEST: u16 = 1024;
@@ -108,7 +109,8 @@ impl Ports {
         }
     }
 
-    /// A free port, from some port on. The table has fewer connections than there are ports, so that the search is short.
+    /// A free port, from some port on. The table has fewer connections than there are ports, so that the
+    /// search is short.
     fn search(&self, protocol: Protocol, random: &mut Random) -> Option<u16> {
         let first = LOWEST + random.below(OWN_UDP.start() - LOWEST);
         (first..*OWN_UDP.start())

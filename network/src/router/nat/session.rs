@@ -137,7 +137,8 @@ impl Session {
         }
     }
 
-    /// A connection is established once the side that opened it acknowledges what the other answered, until both have said FIN or one RST.
+    /// A connection is established once the side that opened it acknowledges what the other answered, until
+    /// both have said FIN or one RST.
     fn next_tcp(&mut self, direction: Direction, answer: bool, signal: Signal) -> Class {
         if signal.rst {
             self.reset = true;

@@ -1,10 +1,11 @@
 //! Which connections there are, and what their ends are called on the other side.
 //!
-//! A host's port is known outside by one port, whomever it talks to (endpoint-independent mapping, RFC 4787 REQ-1), and by the same number if
-//! that is free. Only those get through to it that it has talked to (address and port-dependent filtering), unless the port is forwarded.
+//! A host's port is known outside by one port, whomever it talks to (endpoint-independent mapping, RFC 4787
+//! REQ-1), and by the same number if that is free. Only those get through to it that it has talked to
+//! (address and port-dependent filtering), unless the port is forwarded.
 //!
-//! Each holder has a share of the table. Who is at the end of it loses own connections, the one that matters least first; who has many is
-//! the first to lose some when the table itself is full.
+//! Each holder has a share of the table. Who is at the end of it loses own connections, the one that matters
+//! least first; who has many is the first to lose some when the table itself is full.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -83,8 +84,8 @@ pub struct Table {
     pub evicted: u64,
 }
 
-/// Whether there is memory for so many connections. The room for them cannot be asked for in a way that may fail, but the same amount can just
-/// before.
+/// Whether there is memory for so many connections. The room for them cannot be asked for in a way that may
+/// fail, but the same amount can just before.
 pub fn is_room_for(connections: usize) -> bool {
     // At least as large as an entry of the slab.
     let mut room: Vec<(usize, Session)> = Vec::new();
@@ -93,7 +94,8 @@ pub fn is_room_for(connections: usize) -> bool {
 
 /// The most connections that one call of [`Table::expire`] ends.
 const EXPIRE_BATCH: usize = 1024;
-/// The most holders that one call of [`Table::expire`] looks at: it goes round them, so that with 32768 each gets its turn twice a minute.
+/// The most holders that one call of [`Table::expire`] looks at: it goes round them, so that with 32768 each
+/// gets its turn twice a minute.
 const EXPIRE_HOLDERS: usize = 1024;
 
 impl Table {

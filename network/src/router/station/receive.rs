@@ -56,7 +56,8 @@ impl<P: Port> Station<P> {
         }
     }
 
-    /// Takes an IPv4 packet. Whether smoltcp is to have it: it must not get a source that nobody can be answered at.
+    /// Takes an IPv4 packet. Whether smoltcp is to have it: it must not get a source that nobody can be
+    /// answered at.
     fn take_ipv4(&mut self, now: Now, from: EthernetAddress, packet: &[u8], counters: &Counters) -> bool {
         let ip = Ipv4Packet::new_checked(packet).ok();
         // smoltcp would take a fragment for a whole packet.
@@ -121,7 +122,8 @@ impl<P: Port> Station<P> {
         }
     }
 
-    /// Notes a question about a name, if it is from a neighbour: nobody else can be answered at the station that it came from.
+    /// Notes a question about a name, if it is from a neighbour: nobody else can be answered at the station
+    /// that it came from.
     fn take_question(&mut self, neighbour: bool, asker: Asker, message: &[u8], counters: &Counters) {
         if !neighbour || asker.from.1 == 0 || asker.station[0] & 1 != 0 || message.len() > dns::MAX_QUESTION {
             counters.dropped_invalid.add(1);
@@ -152,7 +154,8 @@ impl<P: Port> Station<P> {
         false
     }
 
-    /// The frame's bytes, with its checksum computed. `None` if it is larger than the line, or there is no memory for it.
+    /// The frame's bytes, with its checksum computed. `None` if it is larger than the line, or there is no
+    /// memory for it.
     fn copy(&self, frame: &Frame<P::Buffer>) -> Option<Vec<u8>> {
         let len = frame.len();
         if frame.offload.segmentation.is_some() || len > ETHERNET_HEADER + usize::from(self.link.mtu) {

@@ -15,8 +15,8 @@ use crate::ring::back::{BackRing, Shared};
 
 pub const DISK_SECTORS: u64 = 1 << 20;
 
-/// All pages, by number. A grant reference is a page number and the epoch, which each new connection begins: with the
-/// old epoch's references, the old back end would be found at work.
+/// All pages, by number. A grant reference is a page number and the epoch, which each new connection begins:
+/// with the old epoch's references, the old back end would be found at work.
 #[derive(Default)]
 pub struct Memory {
     epoch: u32,

@@ -63,8 +63,8 @@ impl<T, P: Payload> Record<T, P> {
         self.token.is_none()
     }
 
-    /// How many pages the data has that is still to be sent, as far as one ring request can name them at all: there are
-    /// only so many `zeros`.
+    /// How many pages the data has that is still to be sent, as far as one ring request can name them at all:
+    /// there are only so many `zeros`.
     pub fn pages_left(&self, zeros: Option<&P>) -> usize {
         let pages = (self.sectors - self.sent).div_ceil(PAGE_SECTORS);
         let limit = match (&self.payload, zeros) {
@@ -75,8 +75,9 @@ impl<T, P: Payload> Record<T, P> {
         pages.min(limit) as usize
     }
 
-    /// Puts the next part of the data on the ring, with its segments in the page `indirect` if there is one. Returns how
-    /// many sectors it has. All parts but the last are whole pages, so each begins at the start of a page.
+    /// Puts the next part of the data on the ring, with its segments in the page `indirect` if there is one.
+    /// Returns how many sectors it has. All parts but the last are whole pages, so each begins at the start
+    /// of a page.
     pub fn put<M: RingMemory>(
         &self,
         connection: &RingConnection,

@@ -320,7 +320,8 @@ fn one_request_without_a_copy_more() {
 
 #[test]
 fn large_requests_are_split() {
-    // With indirection: 64 pages in two; the one indirect page goes to the first, and the second needs pieces of 11.
+    // With indirection: 64 pages in two; the one indirect page goes to the first, and the second needs pieces
+    // of 11.
     let mut bed = connected(32);
     bed.submit(Kind::Write, 512 - 8);
     bed.finish();

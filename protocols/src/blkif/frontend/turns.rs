@@ -2,8 +2,8 @@
 
 use alloc::collections::VecDeque;
 
-/// A queue that is first come, first served for each party, and gives parties turns of one request: who has many does not keep one who
-/// has few waiting for all of them.
+/// A queue that is first come, first served for each party, and gives parties turns of one request: who has
+/// many does not keep one who has few waiting for all of them.
 #[derive(Default)]
 pub(super) struct Turns {
     /// Parties that have requests, the one whose turn it is first.

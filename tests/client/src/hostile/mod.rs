@@ -1,7 +1,8 @@
 //! What a driver in bad faith does, and whether the back end reacts as section 8 of the specification says.
 //!
-//! Each scenario is one check: a fresh connection works, the reaction comes, nothing stays granted, and where the connection goes on the
-//! device works again after a reset. That a fresh connection works after the last scenario is a check of its own.
+//! Each scenario is one check: a fresh connection works, the reaction comes, nothing stays granted, and where
+//! the connection goes on the device works again after a reset. That a fresh connection works after the last
+//! scenario is a check of its own.
 
 mod messages;
 mod nodes;

@@ -74,7 +74,8 @@ pub async fn run(frontend: &Frontend, name: &str) -> Outcome {
     }
 }
 
-/// With each of these values of a node, with no number and without the node, the back end writes `error` and enters Closed.
+/// With each of these values of a node, with no number and without the node, the back end writes `error` and
+/// enters Closed.
 async fn bad_nodes(frontend: &Frontend, node: &str, values: &[&str]) -> Outcome {
     let values = values.iter().chain(&NO_NUMBERS).copied().map(Some);
     for value in values.chain([None]) {
@@ -164,7 +165,8 @@ async fn closed_without_closing(frontend: &Frontend) -> Outcome {
     Ok(())
 }
 
-/// A driver that knows nothing of the one before it: the back end ends the old connection before it invites the new driver.
+/// A driver that knows nothing of the one before it: the back end ends the old connection before it invites
+/// the new driver.
 async fn new_driver(frontend: &Frontend) -> Outcome {
     for _ in 0..3 {
         let old = frontend.connect().await?.into_connection();

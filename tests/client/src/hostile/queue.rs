@@ -141,7 +141,8 @@ fn next(descriptor: Descriptor, next: u16) -> Descriptor {
     }
 }
 
-/// Writes what is bad into the ring, and says what is to come of it. `read_only` is the address of a page that the back end may only read.
+/// Writes what is bad into the ring, and says what is to come of it. `read_only` is the address of a page
+/// that the back end may only read.
 fn arrange(name: &str, queue: &mut RawQueue, read_only: u64) -> Option<Reaction> {
     let header = queue.header_part();
     match name {
@@ -255,7 +256,8 @@ async fn same_head_twice(device: &Rc<Device>) -> Outcome {
     queue.finish()
 }
 
-/// Takes data grants away while requests are under way: each request succeeds or fails, and the queue goes on.
+/// Takes data grants away while requests are under way: each request succeeds or fails, and the queue goes
+/// on.
 async fn revoked(device: &Rc<Device>) -> Outcome {
     const REQUESTS: u16 = SIZE / 4;
     const PAGES: usize = 16;

@@ -202,7 +202,8 @@ async fn transmit(nic: &mut RawNic, place: &Place, what: &str) -> Outcome<bool> 
     Ok(false)
 }
 
-/// Receives badly; whether the device must need a reset after it. A ring is looked at when there is something to receive.
+/// Receives badly; whether the device must need a reset after it. A ring is looked at when there is something
+/// to receive.
 async fn receive(nic: &mut RawNic, place: &Place, what: &str, read_only: u64) -> Outcome<bool> {
     let good = nic.receive.writable(place::DATA, 2048);
     let sized = |len| Descriptor { len, ..good };
@@ -253,7 +254,8 @@ async fn receive(nic: &mut RawNic, place: &Place, what: &str, read_only: u64) ->
         );
     }
     if count == 1 {
-        // What is still in the ring is too small for anything, and frames that would need it are in the way of others.
+        // What is still in the ring is too small for anything, and frames that would need it are in the way
+        // of others.
         return restart(nic);
     }
     Ok(false)

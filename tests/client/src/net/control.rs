@@ -53,7 +53,8 @@ const ERR: u8 = 1;
 /// No device writes this: what the acknowledgement is before the command.
 const NOT_YET: u8 = 0xaa;
 
-/// Commands as class, command and data that a device obeys, and that leave it able to receive what a ping needs.
+/// Commands as class, command and data that a device obeys, and that leave it able to receive what a ping
+/// needs.
 const GOOD: &[&[u8]] = &[
     &[0, 0, 1],
     &[0, 1, 1],

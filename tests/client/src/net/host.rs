@@ -21,7 +21,8 @@ use crate::report::Outcome;
 
 /// The longest that anything but a ping may take.
 const LIMIT: Duration = Duration::from_secs(40);
-/// How long an answer may take before it is asked for again, and how often that is done. Frames may get lost when there is a flood.
+/// How long an answer may take before it is asked for again, and how often that is done. Frames may get lost
+/// when there is a flood.
 const PATIENCE: Duration = Duration::from_secs(2);
 const TRIES: usize = 10;
 
@@ -75,7 +76,8 @@ impl Host {
             host.place.mac
         );
         host.settle(place);
-        // The gateway may have been told something else since, and right after a flood broadcasts still get lost.
+        // The gateway may have been told something else since, and right after a flood broadcasts still get
+        // lost.
         host.find_gateway().await?;
         Ok(host)
     }

@@ -1,6 +1,7 @@
 //! What a driver of a network device does in bad faith.
 //!
-//! Each scenario is one check: what is bad harms nobody but the driver, nothing stays granted, and the device works again after a reset.
+//! Each scenario is one check: what is bad harms nobody but the driver, nothing stays granted, and the device
+//! works again after a reset.
 
 use alloc::format;
 use alloc::rc::Rc;

@@ -1,4 +1,5 @@
-//! Tests of network devices. The other end is the gateway of a segment: it leases addresses, answers ping and names, and serves counters.
+//! Tests of network devices. The other end is the gateway of a segment: it leases addresses, answers ping and
+//! names, and serves counters.
 
 pub mod basic;
 mod chains;

@@ -48,7 +48,8 @@ pub struct Nic {
 }
 
 impl Nic {
-    /// Resets the device and sets it up. With `ring_reset`, dropping it resets the queues alone, not the device.
+    /// Resets the device and sets it up. With `ring_reset`, dropping it resets the queues alone, not the
+    /// device.
     pub fn new(device: &Rc<Device>, ring_reset: bool) -> Outcome<Self> {
         let transport = XenTransport::new(device.clone(), ring_reset)?;
         let raw =
@@ -99,8 +100,8 @@ impl Nic {
             .fill_buffer_header(&mut buffer)
             .map_err(|error| format!("the header of a packet: {error}"))?;
         buffer.extend_from_slice(frame);
-        // SAFETY: the HAL copies the buffer to pages of its own; the queue keeps no more than its address. It is kept until the token
-        // comes back.
+        // SAFETY: the HAL copies the buffer to pages of its own; the queue keeps no more than its address. It
+        // is kept until the token comes back.
         let token = unsafe { self.raw.transmit_begin(&buffer) };
         let token = token.map_err(|error| format!("transmitting: {error}"))?;
         self.sending[usize::from(token)] = Some(buffer);
@@ -152,7 +153,8 @@ impl Nic {
 
     /// Waits until there are frames, for a limited time.
     pub async fn wait(&self, limit: Duration) -> Outcome {
-        // The queue has just told the device which index to notify at; what the device did before it saw that is seen here.
+        // The queue has just told the device which index to notify at; what the device did before it saw that
+        // is seen here.
         shared::barrier();
         if self.raw.poll_receive().is_none() && time::timeout(limit, self.channel.wait()).await.is_err() {
             // What came just now is followed by its notification, or that is lost.

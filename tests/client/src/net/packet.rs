@@ -102,7 +102,8 @@ impl Place {
         frame
     }
 
-    /// A TCP segment for the gateway, which knows nothing of the connection. Its length may be more than any link takes.
+    /// A TCP segment for the gateway, which knows nothing of the connection. Its length may be more than any
+    /// link takes.
     pub fn tcp_segment(&self, payload: &[u8]) -> Vec<u8> {
         let segment = TcpRepr {
             src_port: 40000,

@@ -1,6 +1,7 @@
 //! A network device's queues written by hand.
 //!
-//! Frames are sent from slots of a page in the transmit queue's data, and received into buffers of equal size in the receive queue's.
+//! Frames are sent from slots of a page in the transmit queue's data, and received into buffers of equal size
+//! in the receive queue's.
 
 use alloc::rc::Rc;
 use alloc::vec;
@@ -95,8 +96,8 @@ impl RawNic {
         self.abandon().into_iter().try_for_each(Abandoned::released)
     }
 
-    /// Writes a header, zeroes if it is empty, and a frame into a slot, from where it reaches into those that follow. The descriptor of
-    /// both.
+    /// Writes a header, zeroes if it is empty, and a frame into a slot, from where it reaches into those that
+    /// follow. The descriptor of both.
     pub fn store(&self, slot: u16, header: &[u8], frame: &[u8]) -> Descriptor {
         let at = place::DATA + usize::from(slot) * SLOT;
         let data = self.transmit.data();

@@ -174,8 +174,8 @@ pub async fn reinitialise(device: &Rc<Device>, limits: &Limits) -> Outcome {
     Ok(())
 }
 
-/// A reset, of the device or of the queue alone, while all of the queue is in flight. Each write is then done or not, and nothing is still in
-/// use.
+/// A reset, of the device or of the queue alone, while all of the queue is in flight. Each write is then done
+/// or not, and nothing is still in use.
 pub async fn reset_in_flight(device: &Rc<Device>, limits: &Limits, ring_reset: bool) -> Outcome {
     let sectors = limits.max_sectors.min(64);
     for round in 0..4_u64 {
