@@ -28,9 +28,6 @@ pub async fn run(report: &mut Report, frontend: &Frontend) -> Outcome {
     host.finish()?;
     let flooding = flood(&device, &place, Duration::from_secs(seconds));
     report.check(&format!("net-flood.{seconds}s"), flooding).await;
-    // What is sent right after a flood is dropped with it; and the gateway has to hear where this host really
-    // is.
-    time::sleep(Duration::from_secs(1)).await;
     report
         .check("net-flood.afterwards", async {
             let mut host = Host::at(&device, false, place).await?;
