@@ -24,16 +24,17 @@ xl dmesg | grep -i 'domain_crash\|crashed' || fail "Xen does not say that it cra
 xl destroy overflow
 
 # Where nobody reads the console, the report does not hold up on_crash.
-console_daemon=$(pidof xenconsoled)
+create_options=-p client unread "test=crash.panic-unread" "vdev=xvda,format=raw,access=rw,target=$(disk unread 1)" >/dev/null
+console_daemon=$(cat /run/xenconsoled.pid)
 trap 'kill -CONT "$console_daemon"' EXIT
 kill -STOP "$console_daemon"
-client unread "test=crash.panic-unread" "vdev=xvda,format=raw,access=rw,target=$(disk unread 1)" >/dev/null
+xl unpause unread
 wait_until 10 "it crashes" crashed unread
 kill -CONT "$console_daemon"
 xl destroy unread
 
 # on_crash = restart gives it another domain id.
-xl create "$stubdom/xl/client.cfg" "name='again'" "extra='test=crash.panic'" "disk=[]" "on_crash='restart'"
+xl create $stubdom/xl/client.cfg "name='again'" "extra='test=crash.panic'" "disk=[]" "on_crash='restart'"
 again() {
     [ "$(cat /var/log/xen/console/guest-again.log* | grep -c 'asked to panic')" -ge 2 ]
 }
