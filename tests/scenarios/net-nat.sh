@@ -76,7 +76,7 @@ wait_until 90 "the address outside is renewed" renewed
 same "what is behind the forwarded port" "$(curl --silent --show-error --max-time 10 "http://$outside:8080/")" "served by the guest"
 echo >"$(xenstore-read "/local/domain/$(xl domid g)/console/tty")"
 guest_ends g 60
-# What a moment saves up may go at once; over seconds, the rate is the rate.
+# What the sender's buffers still hold when its time is up counts, too; without the limit, it is hundreds.
 grep '^iperf' "$(console g)" | tee rates
-[ "$(awk '{ for (i = 2; i <= NF; i++) if ($i == "Mbits/sec" && $(i - 1) < 44) slow++ } END { print slow }' rates)" = "$(wc -l <rates)" ] ||
-    fail "something goes faster than 40 Mbit/s"
+[ "$(awk '{ for (i = 2; i <= NF; i++) if ($i == "Mbits/sec" && $(i - 1) < 60) slow++ } END { print slow }' rates)" = "$(wc -l <rates)" ] ||
+    fail "something goes much faster than 40 Mbit/s"
