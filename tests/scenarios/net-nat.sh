@@ -77,6 +77,6 @@ same "what is behind the forwarded port" "$(curl --silent --show-error --max-tim
 echo >"$(xenstore-read "/local/domain/$(xl domid g)/console/tty")"
 guest_ends g 60
 # What the sender's buffers still hold when its time is up counts, too; without the limit, it is hundreds.
-grep '^iperf' "$(console g)" | tee rates
+tr -d '\r' <"$(console g)" | grep '^iperf' | tee rates
 [ "$(awk '{ for (i = 2; i <= NF; i++) if ($i == "Mbits/sec" && $(i - 1) < 60) slow++ } END { print slow }' rates)" = "$(wc -l <rates)" ] ||
     fail "something goes much faster than 40 Mbit/s"
