@@ -76,7 +76,8 @@ wait_until 90 "the address outside is renewed" renewed
 same "what is behind the forwarded port" "$(curl --silent --show-error --max-time 10 "http://$outside:8080/")" "served by the guest"
 echo >"$(xenstore-read "/local/domain/$(xl domid g)/console/tty")"
 guest_ends g 60
-# What the sender's buffers still hold when its time is up counts, too; without the limit, it is hundreds.
+# What may go at once after a rest counts, and what the sender's buffers still hold when its time is up. Without the limit, it is
+# hundreds.
 tr -d '\r' <"$(console g)" | grep '^iperf' | tee rates
 [ "$(awk '{ for (i = 2; i <= NF; i++) if ($i == "Mbits/sec" && $(i - 1) < 60) slow++ } END { print slow }' rates)" = "$(wc -l <rates)" ] ||
     fail "something goes much faster than 40 Mbit/s"
