@@ -4,6 +4,7 @@
 # with TYPE pv or pvh, PATH blkfront or virtio. CPU times are seconds of the domains' own, as Xen accounts for them.
 
 . /srv/bed/lib.sh
+touch /run/measuring # so that nobody copies logs meanwhile
 
 size=64 # MiB
 types=${types:-"pv pvh"}

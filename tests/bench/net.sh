@@ -5,6 +5,7 @@
 # counts is told for each of them. CPU times are seconds of the domains' own, as Xen accounts for them.
 
 . /srv/bed/lib.sh
+touch /run/measuring # so that nobody copies logs meanwhile
 
 types=${types:-"pv pvh"}
 # JOB REQUESTS OPTION...: iperf3's options, or ping's. UDP goes so slowly that hardly any gets lost, and iperf3 says how many packets there were.
