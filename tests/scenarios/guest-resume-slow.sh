@@ -5,9 +5,6 @@ need image driver
 driver_domain "vdev=xvdb,format=raw,access=rw,target=$(disk b 32)"
 guest g pv "$(virtio_disk xvda xvdb access=rw)" +memory=256 <<'G'
 set -e
-freezes() {
-    dmesg | grep -c 'Freezing user space processes' || true
-}
 wait_for /dev/vda
 drivers=/sys/bus/virtio/drivers/virtio_blk
 device=$(basename $drivers/virtio*)

@@ -25,7 +25,7 @@ for round in $(seq 1000); do
     reaches_gateway
     echo "round $round"
     # Three rounds after the second freeze, which is that of the save, are enough.
-    [ "$(dmesg | grep -c 'Freezing user space processes')" -lt 2 ] || : $((after += 1))
+    [ "$(freezes)" -lt 2 ] || : $((after += 1))
     [ "${after:-0}" -lt 3 ] || break
 done
 umount /mnt
