@@ -8,14 +8,14 @@
 touch /run/measuring # so that nobody copies logs meanwhile
 
 types=${types:-"pv pvh"}
-# JOB REQUESTS OPTION...: iperf3's options, or ping's. UDP goes so slowly that hardly any gets lost, and iperf3 says how many packets there were.
-jobs="tcp-out 4096 --bytes 256M
-tcp-in 4096 --bytes 256M --reverse
-udp-out-64 0 --udp --length 64 --bitrate 2M --time 4
-udp-in-64 0 --udp --length 64 --bitrate 2M --time 4 --reverse
-udp-out-1400 0 --udp --length 1400 --bitrate 40M --time 4
-udp-in-1400 0 --udp --length 1400 --bitrate 40M --time 4 --reverse
-ping 500 -i 0.005"
+# JOB OPTION...: iperf3's options, or ping's. UDP goes so slowly that hardly any gets lost.
+jobs="tcp-out --time 4
+tcp-in --time 4 --reverse
+udp-out-64 --udp --length 64 --bitrate 2M --time 4
+udp-in-64 --udp --length 64 --bitrate 2M --time 4 --reverse
+udp-out-1400 --udp --length 1400 --bitrate 40M --time 4
+udp-in-1400 --udp --length 1400 --bitrate 40M --time 4 --reverse
+ping -c 500 -i 0.005"
 
 # measure TYPE PATH DRIVER NIC-LINE
 measure() {
@@ -23,25 +23,27 @@ measure() {
     guest "$name" "$type" "$line" <<G
 nic=\$(wait_for_nic $driver)
 get_lease \$nic
-echo "$jobs" | while read -r job requests options; do
+echo "$jobs" | while read -r job options; do
     echo "ready \$job"
     read -r _ </dev/console
     case \$job in
     ping)
-        ping -q -c \$requests \$options 10.77.0.1 |
-            awk -F'[ /]' -v n=\$requests '/received/ { lost = n - \$4 } /^rtt/ { print "done ping rtt_us=" \$8 * 1000, "lost=" lost }'
+        ping -q \$options 10.77.0.1 | awk -F'[ /]' '/received/ { sent = \$1; lost = \$1 - \$4 }
+            /^rtt/ { print "done ping requests=" sent, "rtt_us=" \$8 * 1000, "lost=" lost }'
         ;;
     *)
         iperf3 --client 10.77.0.1 --format m \$options >/run/iperf || cat /run/iperf
-        # Mbit/s, and of UDP the packets: those that arrived, of those that were sent.
+        # What arrived: Mbit/s, and MB in pieces of 64 KiB, or of UDP the packets, of those that were sent.
         awk -v job=\$job '/receiver\$/ {
             for (i = 1; i < NF; i++) {
                 if (\$i == "Mbits/sec") rate = \$(i - 1)
+                if (\$i == "MBytes") requests = \$(i - 1) * 16
                 if (\$i ~ /^[0-9]+\/[0-9]+\$/) split(\$i, packets, "/")
             }
             split(\$3, time, "-")
-            printf "done %s mbit_s=%s", job, rate
-            if (packets[2]) printf " packets_s=%.0f packets=%d lost=%d", (packets[2] - packets[1]) / time[2], packets[2], packets[1]
+            if (packets[2]) requests = packets[2]
+            printf "done %s requests=%d mbit_s=%s", job, requests, rate
+            if (packets[2]) printf " packets_s=%.0f lost=%d", (packets[2] - packets[1]) / time[2], packets[1]
             print ""
         }' /run/iperf
         ;;
@@ -51,7 +53,7 @@ done
 G
     local tty
     tty=$(xenstore-read "/local/domain/$(xl domid "$name")/console/tty")
-    echo "$jobs" | while read -r job requests _; do
+    echo "$jobs" | while read -r job _; do
         wait_printed "$name" "^ready $job" 200
         [ "$path" = netfront ] || counters >before
         local dom0 server own
@@ -59,15 +61,14 @@ G
         echo >"$tty"
         wait_printed "$name" "^done $job" 300
         dom0=$(($(cpu Domain-0) - dom0)) server=$(($(cpu driver-domain) - server)) own=$(($(cpu "$name") - own))
-        local cost= packets
-        packets=$(sed -n "s/^done $job .* packets=\([0-9]*\).*/\1/p" "$(console "$name")")
-        requests=${packets:-$requests}
+        local cost= requests
+        requests=$(sed -n "s/^done $job requests=\([0-9]*\).*/\1/p" "$(console "$name")")
         if [ "$path" != netfront ]; then
             counters >after
             cost=$(awk -F= -v n="$requests" 'NR == FNR { old[$1] = $2; next }
                 { printf " %s=%.3f", $1, ($2 - old[$1]) / n }' before after)
         fi
-        echo "result $type $path $job requests=$requests $(grep "^done $job" "$(console "$name")" | cut -d' ' -f3- | tr -d '\r')" \
+        echo "result $type $path $job $(grep "^done $job" "$(console "$name")" | cut -d' ' -f3- | tr -d '\r')" \
             "cpu_dom0_ms=$dom0 cpu_dd_ms=$server cpu_guest_ms=$own$cost" | tee -a /var/log/xen/bench-net.results
         echo >"$tty"
     done

@@ -1,4 +1,4 @@
-# A guest floods: small packets, broadcasts, new connections. Its neighbour goes on. In the variant netfront both are on dom0's bridge by plain
+# A guest floods: small packets, broadcasts, ARP requests, new connections. Its neighbour goes on. In the variant netfront both are on dom0's bridge by plain
 # netfront, to compare: docs/results.md has what the neighbour got. One processor emulates them all, so shares are proven in network/tests/fairness.rs.
 # variants: virtio@full netfront@full
 # timeout: 400
@@ -19,6 +19,8 @@ nic=$(wait_for_nic $driver)
 ip addr add 10.77.0.12/24 dev $nic
 ip link set $nic up
 ping -q -c 1 10.77.0.1
+ip route add 10.78.0.0/16 dev $nic
+echo 100000 >/proc/sys/net/ipv4/neigh/default/gc_thresh3
 modprobe pktgen
 echo "add_device $nic" >/proc/net/pktgen/kpktgend_0
 # Sends UDP packets of 60 bytes to an Ethernet address, as fast as the device takes them.
@@ -37,6 +39,8 @@ while read -r kind </dev/console; do
     case $kind in
     small) packets 00:16:3e:77:00:01 10.77.0.1 & flood=$! ;;
     broadcast) packets ff:ff:ff:ff:ff:ff 10.77.0.255 & flood=$! ;;
+    # Each is for a neighbour that nobody has asked for.
+    arp) for address in 10.78.{0..255}.{1..255}; do echo >"/dev/udp/$address/9"; done & flood=$! ;;
     connections) while :; do exec 4<>/dev/tcp/10.77.0.1/80; exec 4>&-; done 2>/dev/null & flood=$! ;;
     quiet) ;;
     end) break ;;
@@ -67,7 +71,7 @@ done
 say() { # NAME WORD
     echo "$2" >"$(xenstore-read "/local/domain/$(xl domid "$1")/console/tty")"
 }
-for kind in quiet small broadcast connections; do
+for kind in quiet small broadcast arp connections; do
     say flooder $kind
     wait_printed flooder "^flood $kind" 30
     say neighbour $kind
@@ -82,7 +86,7 @@ rate() {
 }
 alone=$(rate quiet)
 starved=
-for kind in small broadcast connections; do
+for kind in small broadcast arp connections; do
     rate=$(rate $kind)
     echo "the neighbour's TCP beside a flood ($kind): $rate of $alone Mbit/s"
     awk -v rate="$rate" 'BEGIN { exit !(rate >= 0.5) }' || starved+="$kind: $rate of $alone Mbit/s; "

@@ -8,6 +8,7 @@ use smoltcp::wire::{EthernetFrame, EthernetProtocol};
 
 use super::build::Ends;
 use super::config::is_unicast;
+use super::counters::{Counter, Counters};
 use super::icmp::{self, Error};
 use super::nat::{Content, Endpoint, Packet, Protocol, Refused, is_own_udp};
 use super::station::Station;
@@ -48,6 +49,26 @@ impl Kind {
 /// Addresses that nobody has outside (RFC 6890): nothing goes there by a router.
 fn is_special(address: Ipv4Addr) -> bool {
     !is_unicast(address) || address.is_link_local()
+}
+
+/// Sends a translated packet to its next hop. `sent` counts its frame and the bytes.
+fn pass_on<P: Port>(
+    now: Now,
+    station: &mut Station<P>,
+    frame: Frame<P::Buffer>,
+    mut packet: Packet,
+    counters: &Counters,
+    sent: (&Counter, &Counter),
+) {
+    packet.decrement_ttl();
+    let Some(frame) = station.unique(frame) else {
+        counters.dropped_memory.add(1);
+        return;
+    };
+    packet.write(frame.buffer());
+    sent.0.add(1);
+    sent.1.add(frame.len() as u64);
+    station.send_ipv4(now, packet.ip().dst_addr(), frame, counters);
 }
 
 impl<P: Port, T: Time> Router<P, T> {
@@ -167,20 +188,11 @@ impl<P: Port, T: Time> Router<P, T> {
             // From one station of a segment to another, by a forward: only such connections begin.
             return self.go_in(now, frame, packet);
         }
-        packet.decrement_ttl();
-        let to = packet.ip().dst_addr();
         let counters = &self.status.counters;
-        let Some(outside) = &mut self.outside else {
-            return Ok(());
-        };
-        let Some(frame) = outside.unique(frame) else {
-            counters.dropped_memory.add(1);
-            return Ok(());
-        };
-        packet.write(frame.buffer());
-        counters.out_frames.add(1);
-        counters.out_bytes.add(frame.len() as u64);
-        outside.send_ipv4(now, to, frame, counters);
+        if let Some(outside) = &mut self.outside {
+            let sent = (&counters.out_frames, &counters.out_bytes);
+            pass_on(now, outside, frame, packet, counters, sent);
+        }
         Ok(())
     }
 
@@ -199,17 +211,9 @@ impl<P: Port, T: Time> Router<P, T> {
             return Ok(());
         };
         self.check_size(&frame, &packet, station.link.mtu)?;
-        packet.decrement_ttl();
-        let (to, counters) = (packet.ip().dst_addr(), &self.status.counters);
-        let station = &mut self.insides[segment];
-        let Some(frame) = station.unique(frame) else {
-            counters.dropped_memory.add(1);
-            return Ok(());
-        };
-        packet.write(frame.buffer());
-        counters.in_frames.add(1);
-        counters.in_bytes.add(frame.len() as u64);
-        station.send_ipv4(now, to, frame, counters);
+        let counters = &self.status.counters;
+        let sent = (&counters.in_frames, &counters.in_bytes);
+        pass_on(now, &mut self.insides[segment], frame, packet, counters, sent);
         Ok(())
     }
 
