@@ -349,6 +349,12 @@ impl Segment {
                 return Some("nat= together with address=<IPv4 address>/<prefix length>");
             }
         }
+        if !self.dns.is_empty() && self.address.is_none() {
+            return Some("dns= together with an IPv4 address=");
+        }
+        if self.nat.is_some() && self.dns.iter().any(|server| self.has_room_for(*server)) {
+            return Some("dns= outside the segment's own network, as nat= asks it from there");
+        }
         if self.metrics.is_some() && self.address.is_none() {
             return Some("metrics= together with address=");
         }

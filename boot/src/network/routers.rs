@@ -90,6 +90,8 @@ impl Network {
     fn inside(&self, config: &config::Segment) -> Result<Inside<Socket>, String> {
         Ok(Inside {
             station: self.station(config)?,
+            // The network beyond an uplink has its own router.
+            advertise: config.uplinks.is_empty(),
             forwards: config.forwards.clone(),
             rules: config.rules.clone(),
             isolate: config.isolate,
@@ -104,7 +106,9 @@ impl Network {
             .plug(PortOptions::router(format!("router {}", config.name), mac))
             .map_err(|error| format!("{error}"))?;
         let address = config.address.map(|address| match address {
-            Address::Dhcp => router::Address::Dhcp,
+            Address::Dhcp => router::Address::Dhcp {
+                dns: config.dns.clone(),
+            },
             Address::Static(cidr) => router::Address::Static {
                 cidr,
                 gateway: config.gateway,

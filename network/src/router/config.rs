@@ -31,8 +31,10 @@ pub struct Config<P> {
 
 /// A segment whose stations the router serves.
 pub struct Inside<P> {
-    /// The router's place in it. It answers questions about names there, and advertises the IPv6 network.
+    /// The router's place in it. It answers questions about names there.
     pub station: Station<P>,
+    /// The router advertises its IPv6 network, so that stations give themselves addresses in it.
+    pub advertise: bool,
     /// What is reached from outside, and by the outside address from this segment.
     pub forwards: Vec<Forward>,
     /// What may go out: of each new connection, the first rule that fits decides; without one it may.
@@ -69,8 +71,11 @@ pub enum Address {
         /// Name servers. Those of the outside answer questions from inside.
         dns: Vec<Ipv4Addr>,
     },
-    /// Whatever a DHCP server gives, with its router and name servers.
-    Dhcp,
+    /// Whatever a DHCP server gives, with its router.
+    Dhcp {
+        /// Name servers; if there are none, those that the DHCP server tells.
+        dns: Vec<Ipv4Addr>,
+    },
 }
 
 /// What a DHCP server gives. Stations get the router's own address as the way out and as name server if there
@@ -177,7 +182,7 @@ impl<P> Config<P> {
         }
         for inside in &self.insides {
             check(
-                !matches!(inside.station.address, Some(Address::Dhcp)),
+                !matches!(inside.station.address, Some(Address::Dhcp { .. })),
                 "a static address in an inside segment",
             )?;
             let metrics = self.outside.as_ref().and_then(|outside| outside.metrics.as_ref());

@@ -138,14 +138,22 @@ impl<P: Port, T: Time> Router<P, T> {
         if own || self.insides.is_empty() {
             return station.receive(now, &frame, &self.status.counters);
         }
-        // What says that it comes from the address that it is for comes from somebody else.
-        if !station.is_own(packet.ip().dst_addr()) || station.is_own(packet.ip().src_addr()) {
+        // Nobody outside has the address that it is for, or one of inside, or one that nobody has.
+        let (from_ip, to_ip) = (packet.ip().src_addr(), packet.ip().dst_addr());
+        let own = station.is_own(to_ip);
+        if !own || to_ip == from_ip || is_special(from_ip) || self.is_inside(from_ip) {
             self.status.counters.dropped_invalid.add(1);
             return;
         }
         if let Err(error) = self.go_in(now, frame, packet.clone()) {
             self.complain(now, None, from, &packet, error);
         }
+    }
+
+    /// Whether an address is of a network inside.
+    fn is_inside(&self, address: Ipv4Addr) -> bool {
+        let network = |station: &Station<P>| station.address.is_some_and(|own| own.contains_addr(&address));
+        self.insides.iter().any(network)
     }
 
     /// Forwards a packet from inside. An error is what its sender may be told.
@@ -159,8 +167,7 @@ impl<P: Port, T: Time> Router<P, T> {
     ) -> Result<(), Error> {
         let counters = &self.status.counters;
         let to = instead.map_or(packet.ip().dst_addr(), |instead| instead.address);
-        let inside = |station: &Station<P>| station.address.is_some_and(|own| own.contains_addr(&to));
-        if is_special(to) || self.insides.iter().any(inside) {
+        if is_special(to) || self.is_inside(to) {
             counters.dropped_invalid.add(1);
             return Ok(());
         }
@@ -248,10 +255,13 @@ impl<P: Port, T: Time> Router<P, T> {
     /// Tells the sender of a packet, which came from that Ethernet address, why it was not forwarded.
     fn complain(&mut self, now: Now, segment: Option<usize>, to: Mac, packet: &Packet, error: Error) {
         let station = match segment {
-            Some(segment) => self.insides.get(segment),
-            None => self.outside.as_ref(),
+            Some(segment) => self.insides.get_mut(segment),
+            None => self.outside.as_mut(),
         };
-        let Some((station, own)) = station.and_then(|station| Some((station, station.address?))) else {
+        let Some(station) = station else {
+            return;
+        };
+        let Some(own) = station.address else {
             return;
         };
         let ends = Ends {
@@ -261,8 +271,7 @@ impl<P: Port, T: Time> Router<P, T> {
         let Some(bytes) = icmp::error(ends, own.address(), packet, error) else {
             return;
         };
-        if self.refusals.take(now.second, to) {
-            self.status.counters.refusals.add(1);
+        if station.may_refuse(now, to, &self.status.counters) {
             station.send(&bytes, &self.status.counters);
         }
     }

@@ -61,7 +61,6 @@ use devices::net::{Frame, Port};
 
 use crate::time::Time;
 use dns::{Answer, Client, Forwarder};
-use icmp::Limit;
 use nat::Nat;
 use random::Random;
 use station::Station;
@@ -122,7 +121,6 @@ pub struct Router<P: Port, T: Time> {
     outside_tcp: Option<u16>,
     nat: Nat,
     dns: Forwarder,
-    refusals: Limit,
     status: Rc<Status>,
     next_tick: Duration,
     next_log: Duration,
@@ -147,7 +145,8 @@ impl<P: Port, T: Time> Router<P, T> {
         let leads_out = config.outside.is_some();
         let (mut insides, mut policies) = (Vec::new(), Vec::new());
         for inside in config.insides {
-            insides.push(Station::new(inside.station, now, random(), true, leads_out));
+            let serves = (true, inside.advertise);
+            insides.push(Station::new(inside.station, now, random(), serves, leads_out));
             policies.push(nat::Inside {
                 forwards: inside.forwards,
                 rules: inside.rules,
@@ -156,7 +155,7 @@ impl<P: Port, T: Time> Router<P, T> {
         }
         let outside = config
             .outside
-            .map(|outside| Station::new(outside, now, random(), false, false));
+            .map(|outside| Station::new(outside, now, random(), (false, false), false));
         let none = Limits {
             connections: 0,
             per_client: 0,
@@ -173,7 +172,6 @@ impl<P: Port, T: Time> Router<P, T> {
             outside_tcp,
             nat,
             dns: Forwarder::new(random()),
-            refusals: Limit::new(),
             status: Rc::default(),
             next_tick: now.time,
             next_log: now.time,
@@ -247,7 +245,7 @@ impl<P: Port, T: Time> Router<P, T> {
         }
         self.forward_names(now);
         for station in self.insides.iter_mut().chain(&mut self.outside) {
-            station.flush(now, &mut self.refusals, &self.status.counters);
+            station.flush(now, &self.status.counters);
         }
         self.note_outside(now);
     }

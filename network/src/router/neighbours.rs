@@ -2,7 +2,7 @@
 //!
 //! What smoltcp sends has smoltcp's own cache.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
@@ -13,7 +13,10 @@ use super::nat::Seconds;
 /// The most neighbours that are known.
 const MAX: usize = 512;
 /// How many frames wait for one neighbour.
-const WAITING: usize = 8;
+const WAITING: usize = 4;
+/// How many frames wait in all, and what they weigh, in bytes. They are on accounts that others depend on, so
+/// neighbours that are not there must not hold many: who is there answers soon, so the oldest goes first.
+const ALL_WAITING: (usize, usize) = (64, 256 << 10);
 /// For how long an address is taken for right without asking again.
 const FRESH: Seconds = 60;
 /// How often a neighbour is asked, one second apart.
@@ -22,7 +25,7 @@ const TRIES: u8 = 3;
 /// addresses causes.
 const NEW: usize = 128;
 
-struct Neighbour<F> {
+struct Neighbour {
     mac: Option<Mac>,
     /// When its address was confirmed, or when it was first asked for.
     since: Seconds,
@@ -30,7 +33,13 @@ struct Neighbour<F> {
     asked: Seconds,
     /// How often it was asked since it last answered.
     tries: u8,
-    waiting: Vec<F>,
+}
+
+/// A frame that waits for a neighbour's answer.
+struct Waiting<F> {
+    address: Ipv4Addr,
+    weight: usize,
+    frame: F,
 }
 
 /// What is to be done about a frame.
@@ -48,13 +57,18 @@ pub enum Resolved<F> {
     Ask,
     /// It waits.
     Waits,
-    /// Too many wait, or too many were asked for.
+    /// It is dropped: too many wait, or too many were asked for.
     Full,
 }
 
 /// The neighbours on one line.
 pub struct Neighbours<F> {
-    known: BTreeMap<Ipv4Addr, Neighbour<F>>,
+    known: BTreeMap<Ipv4Addr, Neighbour>,
+    waiting: VecDeque<Waiting<F>>,
+    /// What those weigh.
+    weight: usize,
+    /// Those that waited in vain since the last tick.
+    lost: usize,
     /// How many were asked for that were not known, and in which second.
     new: (Seconds, usize),
 }
@@ -64,6 +78,9 @@ impl<F> Neighbours<F> {
     pub fn new() -> Self {
         Self {
             known: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            weight: 0,
+            lost: 0,
             new: (0, 0),
         }
     }
@@ -71,12 +88,21 @@ impl<F> Neighbours<F> {
     /// Forgets everybody.
     pub fn clear(&mut self) {
         self.known.clear();
+        self.lost += self.take_waiting(|_| true).len();
     }
 
-    /// Where a frame goes.
-    pub fn resolve(&mut self, now: Seconds, address: Ipv4Addr, frame: F) -> Resolved<F> {
+    /// Where a frame goes, which weighs so many bytes of memory.
+    pub fn resolve(&mut self, now: Seconds, address: Ipv4Addr, frame: F, weight: usize) -> Resolved<F> {
         if let Some(neighbour) = self.known.get_mut(&address) {
-            return neighbour.resolve(now, frame);
+            if let Some(mac) = neighbour.mac {
+                let ask = neighbour.confirm(now);
+                return Resolved::Known { mac, frame, ask };
+            }
+            if self.waiting.iter().filter(|it| it.address == address).count() >= WAITING {
+                return Resolved::Full;
+            }
+            self.wait(address, frame, weight);
+            return Resolved::Waits;
         }
         if self.new.0 != now {
             self.new = (now, 0);
@@ -93,10 +119,40 @@ impl<F> Neighbours<F> {
                 since: now,
                 asked: now,
                 tries: 1,
-                waiting: alloc::vec![frame],
             },
         );
+        self.wait(address, frame, weight);
         Resolved::Ask
+    }
+
+    fn wait(&mut self, address: Ipv4Addr, frame: F, weight: usize) {
+        self.waiting.push_back(Waiting {
+            address,
+            weight,
+            frame,
+        });
+        self.weight += weight;
+        while self.waiting.len() > ALL_WAITING.0 || self.weight > ALL_WAITING.1 {
+            let Some(oldest) = self.waiting.pop_front() else {
+                break;
+            };
+            self.weight -= oldest.weight;
+            self.lost += 1;
+        }
+    }
+
+    /// Those that wait for such addresses, first come first.
+    fn take_waiting(&mut self, choose: impl Fn(Ipv4Addr) -> bool) -> Vec<F> {
+        let mut taken = Vec::new();
+        for waiting in core::mem::take(&mut self.waiting) {
+            if choose(waiting.address) {
+                self.weight -= waiting.weight;
+                taken.push(waiting.frame);
+            } else {
+                self.waiting.push_back(waiting);
+            }
+        }
+        taken
     }
 
     /// Notes what a neighbour says of itself: always if it was asked or known, and otherwise if `new` says
@@ -109,25 +165,26 @@ impl<F> Neighbours<F> {
         if !known {
             self.make_room();
         }
-        let neighbour = self.known.entry(address).or_insert(Neighbour {
-            mac: None,
+        let confirmed = Neighbour {
+            mac: Some(mac),
             since: now,
             asked: now,
             tries: 0,
-            waiting: Vec::new(),
-        });
-        (neighbour.mac, neighbour.since, neighbour.tries) = (Some(mac), now, 0);
-        core::mem::take(&mut neighbour.waiting)
+        };
+        match self.known.insert(address, confirmed) {
+            Some(Neighbour { mac: None, .. }) => self.take_waiting(|waits| waits == address),
+            _ => Vec::new(),
+        }
     }
 
     /// To be called once a second: gives those that are to be asked again, and how many frames got lost
     /// because nobody answered.
     pub fn tick(&mut self, now: Seconds) -> (Vec<Ipv4Addr>, usize) {
-        let (mut ask, mut lost) = (Vec::new(), 0);
+        let (mut ask, mut silent) = (Vec::new(), Vec::new());
         self.known.retain(|address, neighbour| {
             let open = neighbour.tries > 0 && neighbour.asked < now;
             if open && neighbour.tries >= TRIES {
-                lost += neighbour.waiting.len();
+                silent.push(*address);
                 return false;
             }
             if open && neighbour.mac.is_none() {
@@ -137,7 +194,12 @@ impl<F> Neighbours<F> {
             }
             true
         });
-        (ask, lost)
+        if !silent.is_empty() {
+            self.lost += self
+                .take_waiting(|waits| silent.binary_search(&waits).is_ok())
+                .len();
+        }
+        (ask, core::mem::take(&mut self.lost))
     }
 
     /// Keeps the table small: of those that have not answered, or else of all, the one goes that was asked
@@ -146,31 +208,24 @@ impl<F> Neighbours<F> {
         if self.known.len() < MAX {
             return;
         }
-        let worth = |neighbour: &Neighbour<F>| (neighbour.mac.is_some(), neighbour.since);
+        let worth = |neighbour: &Neighbour| (neighbour.mac.is_some(), neighbour.since);
         let oldest = self.known.iter().min_by_key(|(_, neighbour)| worth(neighbour));
         if let Some(address) = oldest.map(|(address, _)| *address) {
             self.known.remove(&address);
+            self.lost += self.take_waiting(|waits| waits == address).len();
         }
     }
 }
 
-impl<F> Neighbour<F> {
-    fn resolve(&mut self, now: Seconds, frame: F) -> Resolved<F> {
-        match self.mac {
-            Some(mac) => {
-                let ask = now.saturating_sub(self.since) >= FRESH && (self.tries == 0 || self.asked < now);
-                if ask {
-                    self.tries = self.tries.saturating_add(1);
-                    self.asked = now;
-                }
-                Resolved::Known { mac, frame, ask }
-            }
-            None if self.waiting.len() >= WAITING => Resolved::Full,
-            None => {
-                self.waiting.push(frame);
-                Resolved::Waits
-            }
+impl Neighbour {
+    /// Whether to ask if its address is still right.
+    fn confirm(&mut self, now: Seconds) -> bool {
+        let ask = now.saturating_sub(self.since) >= FRESH && (self.tries == 0 || self.asked < now);
+        if ask {
+            self.tries = self.tries.saturating_add(1);
+            self.asked = now;
         }
+        ask
     }
 }
 
@@ -184,11 +239,11 @@ mod tests {
     #[test]
     fn frames_wait_for_the_answer() {
         let mut neighbours = Neighbours::new();
-        assert!(matches!(neighbours.resolve(0, A, 0), Resolved::Ask));
+        assert!(matches!(neighbours.resolve(0, A, 0, 1), Resolved::Ask));
         for frame in 1..WAITING {
-            assert!(matches!(neighbours.resolve(0, A, frame), Resolved::Waits));
+            assert!(matches!(neighbours.resolve(0, A, frame, 1), Resolved::Waits));
         }
-        assert!(matches!(neighbours.resolve(0, A, 99), Resolved::Full));
+        assert!(matches!(neighbours.resolve(0, A, 99, 1), Resolved::Full));
         assert!(
             neighbours.learn(0, A, [1, 0, 0, 0, 0, 1], true).is_empty(),
             "a group"
@@ -197,7 +252,7 @@ mod tests {
             neighbours.learn(1, A, MAC, false),
             (0..WAITING).collect::<Vec<_>>()
         );
-        let known = neighbours.resolve(2, A, 5);
+        let known = neighbours.resolve(2, A, 5, 1);
         assert!(matches!(
             known,
             Resolved::Known {
@@ -211,7 +266,7 @@ mod tests {
     #[test]
     fn nobody_answers() {
         let mut neighbours = Neighbours::new();
-        assert!(matches!(neighbours.resolve(0, A, ()), Resolved::Ask));
+        assert!(matches!(neighbours.resolve(0, A, (), 1), Resolved::Ask));
         assert_eq!(neighbours.tick(0), (vec![], 0));
         assert_eq!(neighbours.tick(1), (vec![A], 0));
         assert_eq!(neighbours.tick(2), (vec![A], 0));
@@ -227,17 +282,17 @@ mod tests {
         neighbours.learn(0, A, MAC, true);
         for now in FRESH..FRESH + 3 {
             assert!(matches!(
-                neighbours.resolve(now, A, ()),
+                neighbours.resolve(now, A, (), 1),
                 Resolved::Known { ask: true, .. }
             ));
             assert!(matches!(
-                neighbours.resolve(now, A, ()),
+                neighbours.resolve(now, A, (), 1),
                 Resolved::Known { ask: false, .. }
             ));
             neighbours.tick(now);
         }
         neighbours.tick(FRESH + 3);
-        assert!(matches!(neighbours.resolve(FRESH + 3, A, ()), Resolved::Ask));
+        assert!(matches!(neighbours.resolve(FRESH + 3, A, (), 1), Resolved::Ask));
     }
 
     #[test]
@@ -247,22 +302,45 @@ mod tests {
         let mut asked = 0;
         for n in 0..4 * MAX as u32 {
             let now = 1 + n / MAX as u32;
-            let resolved = neighbours.resolve(now, Ipv4Addr::from_bits(n), n);
+            let resolved = neighbours.resolve(now, Ipv4Addr::from_bits(n), n, 1);
             asked += usize::from(matches!(resolved, Resolved::Ask));
         }
         assert_eq!(asked, 4 * NEW);
         for n in 0..MAX as u32 {
-            neighbours.resolve(10 + n, Ipv4Addr::from_bits(MAX as u32 * 8 + n), n);
+            neighbours.resolve(10 + n, Ipv4Addr::from_bits(MAX as u32 * 8 + n), n, 1);
         }
-        let gateway = neighbours.resolve(5, A, 0);
+        let gateway = neighbours.resolve(5, A, 0, 1);
         assert!(matches!(gateway, Resolved::Known { mac: MAC, .. }));
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_the_oldest_goes() {
+        let address = |n: usize| Ipv4Addr::from_bits(n as u32);
+        let mut neighbours = Neighbours::new();
+        for n in 0..2 * ALL_WAITING.0 {
+            assert!(!matches!(
+                neighbours.resolve(n as u32, address(n), n, 1),
+                Resolved::Full
+            ));
+        }
+        assert_eq!(neighbours.waiting.len(), ALL_WAITING.0);
+        let last = 2 * ALL_WAITING.0 - 1;
+        assert_eq!(neighbours.learn(200, address(last), MAC, false), [last]);
+        assert!(neighbours.learn(200, address(0), MAC, false).is_empty());
+        // One that is as large as all that may wait leaves room for nobody else.
+        neighbours.resolve(300, address(last + 1), 0, ALL_WAITING.1);
+        assert_eq!((neighbours.waiting.len(), neighbours.weight), (1, ALL_WAITING.1));
+        neighbours.resolve(301, address(last + 2), 0, ALL_WAITING.1 + 1);
+        assert_eq!((neighbours.waiting.len(), neighbours.weight), (0, 0));
+        let waited_in_vain = 2 * ALL_WAITING.0 - 1 + 2;
+        assert_eq!(neighbours.tick(301).1, waited_in_vain);
     }
 
     #[test]
     fn the_table_is_bounded() {
         let mut neighbours = Neighbours::new();
         for n in 0..2 * MAX as u32 {
-            neighbours.resolve(n, Ipv4Addr::from_bits(n), n);
+            neighbours.resolve(n, Ipv4Addr::from_bits(n), n, 1);
         }
         assert_eq!(neighbours.known.len(), MAX);
         assert!(!neighbours.known.contains_key(&Ipv4Addr::from_bits(0)));

@@ -27,6 +27,7 @@ use super::random::Random;
 use super::stack::Stack;
 use super::{Now, build, dhcp, dns, http, icmp};
 use crate::link_local;
+use crate::switch::weight;
 
 /// The prefix length of link-local addresses.
 const LINK_LOCAL: u8 = 64;
@@ -51,6 +52,8 @@ pub struct Station<P: Port> {
     neighbours: Neighbours<Frame<P::Buffer>>,
     dhcp_server: Option<dhcp::Server>,
     dhcp_client: Option<SocketHandle>,
+    /// Name servers that come before those that DHCP tells.
+    preferred_servers: Vec<Ipv4Addr>,
     advertiser: Option<Advertiser>,
     /// It answers questions about names.
     serves: bool,
@@ -58,6 +61,8 @@ pub struct Station<P: Port> {
     questions: VecDeque<(Vec<u8>, Asker)>,
     http: Option<http::Server>,
     random: Random,
+    /// Errors and resets that may be sent here.
+    refusals: Limit,
     /// The second from which on a lease that is not believed is logged again.
     next_warning: Seconds,
     /// Something has come for its own services.
@@ -67,13 +72,13 @@ pub struct Station<P: Port> {
 }
 
 impl<P: Port> Station<P> {
-    /// A station. `serves` says whether it answers questions about names and advertises its network;
-    /// `leads_out` whether it is a way out for others.
+    /// A station. `serves` says whether it answers questions about names, `advertises` whether it advertises
+    /// its network; `leads_out` whether it is a way out for others.
     pub fn new(
         config: config::Station<P>,
         now: Now,
         mut random: Random,
-        serves: bool,
+        (serves, advertises): (bool, bool),
         leads_out: bool,
     ) -> Self {
         let config::Station {
@@ -87,7 +92,8 @@ impl<P: Port> Station<P> {
         port.set_filter(devices::net::Filter::new(mac));
         let link = port.link();
         let mut stack = Stack::new(mac, link.mtu, random.next(), now.time);
-        let (mut own, mut gateway, mut name_servers, mut dhcp_client) = (None, None, Vec::new(), None);
+        let (mut own, mut gateway, mut name_servers) = (None, None, Vec::new());
+        let (mut dhcp_client, mut preferred_servers) = (None, Vec::new());
         match address {
             Some(Address::Static {
                 cidr,
@@ -96,7 +102,10 @@ impl<P: Port> Station<P> {
             }) => {
                 (own, gateway, name_servers) = (Some(cidr), way, dns);
             }
-            Some(Address::Dhcp) => dhcp_client = Some(stack.sockets.add(dhcpv4::Socket::new())),
+            Some(Address::Dhcp { dns }) => {
+                dhcp_client = Some(stack.sockets.add(dhcpv4::Socket::new()));
+                preferred_servers = dns;
+            }
             None => {}
         }
         let dhcp_server = dhcp.zip(own).map(|(options, own)| {
@@ -106,7 +115,7 @@ impl<P: Port> Station<P> {
             dhcp::Server::new((mac, own), link.mtu, way, servers, options)
         });
         let advertiser = address6
-            .filter(|_| serves)
+            .filter(|_| advertises)
             .map(|own| Advertiser::new(mac, own, link.mtu, leads_out));
         let http = metrics.map(|(port, text)| http::Server::new(port, text, &mut stack.sockets));
         let mut station = Self {
@@ -121,11 +130,13 @@ impl<P: Port> Station<P> {
             neighbours: Neighbours::new(),
             dhcp_server,
             dhcp_client,
+            preferred_servers,
             advertiser,
             serves,
             questions: VecDeque::new(),
             http,
             random,
+            refusals: Limit::new(),
             next_warning: 0,
             stirred: true,
             due: None,
@@ -245,7 +256,8 @@ impl<P: Port> Station<P> {
             counters.dropped_no_route.add(1);
             return;
         };
-        let ask = match self.neighbours.resolve(now.second, next, frame) {
+        let weight = weight(frame.len());
+        let ask = match self.neighbours.resolve(now.second, next, frame, weight) {
             Resolved::Known { mac, frame, ask } => {
                 self.send_to(mac, frame);
                 ask
@@ -325,19 +337,31 @@ impl<P: Port> Station<P> {
     }
 
     /// Sends what its own services have to say.
-    pub fn flush(&mut self, now: Now, refusals: &mut Limit, counters: &Counters) {
+    pub fn flush(&mut self, now: Now, counters: &Counters) {
+        // Answers first, so that they do not leave sockets without a place for what those have to say.
+        self.send_out(now, counters);
         self.stack.poll(now.time);
+        self.send_out(now, counters);
+        self.due = self.stack.delay(now.time).map(|delay| now.time + delay);
+    }
+
+    fn send_out(&mut self, now: Now, counters: &Counters) {
         while let Some(bytes) = self.stack.next_sent() {
             if icmp::is_refusal(&bytes) {
                 let to = EthernetFrame::new_unchecked(&bytes).dst_addr();
-                if !refusals.take(now.second, to.0) {
+                if !self.may_refuse(now, to.0, counters) {
                     continue;
                 }
-                counters.refusals.add(1);
             }
             self.send(&bytes, counters);
         }
-        self.due = self.stack.delay(now.time).map(|delay| now.time + delay);
+    }
+
+    /// Whether another error or reset may be sent to a station; counts it then.
+    pub fn may_refuse(&mut self, now: Now, to: Mac, counters: &Counters) -> bool {
+        let may = self.refusals.take(now.second, to);
+        counters.refusals.add(u64::from(may));
+        may
     }
 
     fn poll_dhcp_client(&mut self, counters: &Counters) {
@@ -350,7 +374,11 @@ impl<P: Port> Station<P> {
             Some(dhcpv4::Event::Configured(lease)) => {
                 let own = lease.address;
                 let gateway = lease.router.filter(|gateway| is_other(own, *gateway));
-                let servers = lease.dns_servers.iter().copied();
+                let told = lease
+                    .dns_servers
+                    .iter()
+                    .filter(|_| self.preferred_servers.is_empty());
+                let servers = self.preferred_servers.iter().chain(told).copied();
                 let servers = servers.filter(|server| is_other(own, *server)).collect();
                 // What comes in was checked; this is so that no other way in leads to a panic of smoltcp's.
                 if is_host(own, own.address()) && is_unicast(lease.server.address) {

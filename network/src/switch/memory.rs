@@ -11,7 +11,7 @@ pub const PAGE: usize = 4096;
 ///
 /// It is also the frame's weight wherever senders share something: a small frame is as much work as a page
 /// full of bytes.
-pub(super) fn weight(len: usize) -> usize {
+pub(crate) fn weight(len: usize) -> usize {
     len.next_multiple_of(PAGE)
 }
 

@@ -53,6 +53,7 @@ pub use bucket::RateLimit;
 pub use counters::{Counters, Reason};
 pub use fair::MAX_QUEUES;
 pub use guard::Prefix;
+pub(crate) use memory::weight;
 pub use memory::{Memory, PAGE};
 pub use options::{Kind, PortOptions, SwitchOptions};
 pub use plug::Plug;

@@ -20,7 +20,7 @@ type Server = fn(&mut DhcpRepr<'_>, &mut &'static str);
 fn served_by(server: Server) -> (Bed, u32) {
     let (inside, outside) = (Segment::new(), Segment::new());
     let mut config = config(&inside, Some(&outside));
-    config.outside.as_mut().unwrap().address = Some(Address::Dhcp);
+    config.outside.as_mut().unwrap().address = Some(Address::Dhcp { dns: Vec::new() });
     let mut bed = Bed::new(config);
     let (guest, tap) = (inside.plug(), outside.plug());
     let mut messages = 0;

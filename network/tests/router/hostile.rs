@@ -232,7 +232,7 @@ proptest! {
     fn a_dhcp_client_outside(changes in prop::collection::vec((any::<Index>(), any::<u8>()), 1..6)) {
         let (inside, outside) = (Segment::new(), Segment::new());
         let mut config = super::config(&inside, Some(&outside));
-        config.outside.as_mut().unwrap().address = Some(Address::Dhcp);
+        config.outside.as_mut().unwrap().address = Some(Address::Dhcp { dns: Vec::new() });
         let mut bed = super::bed::Bed::new(config);
         let mut other = super::config(&outside, None);
         other.insides[0].station.dhcp = Some(pool());

@@ -5,6 +5,7 @@ mod dhcp;
 mod dns;
 mod frames;
 mod hostile;
+mod impostors;
 mod made;
 mod nat;
 mod services;
@@ -44,6 +45,7 @@ fn config(inside: &Segment, outside: Option<&Segment>) -> Config<bed::Socket> {
             forwards: vec![],
             rules: vec![],
             isolate: false,
+            advertise: true,
         }],
         outside: outside.map(|outside| {
             let mut station = station(outside, OUTSIDE, "192.0.2.1/24");

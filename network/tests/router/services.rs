@@ -242,7 +242,7 @@ fn the_outside_address_by_dhcp() {
     // The server outside is another router's.
     let (inside, outside) = (Segment::new(), Segment::new());
     let mut config = config(&inside, Some(&outside));
-    config.outside.as_mut().unwrap().address = Some(Address::Dhcp);
+    config.outside.as_mut().unwrap().address = Some(Address::Dhcp { dns: Vec::new() });
     let mut bed = Bed::new(config);
     let mut other = super::config(&outside, None);
     other.insides[0].station.mac = SERVER;

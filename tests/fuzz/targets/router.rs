@@ -73,8 +73,9 @@ fn config(inside: &Segment, outside: &Segment) -> Config<bed::Socket> {
             }],
             rules: vec![],
             isolate: false,
+            advertise: true,
         }],
-        outside: Some(station(outside, GUEST, Address::Dhcp)),
+        outside: Some(station(outside, GUEST, Address::Dhcp { dns: Vec::new() })),
         limits: Limits {
             connections: 64,
             per_client: 16,

@@ -127,6 +127,15 @@ impl Leases {
         own.map(|(_, address)| *address)
     }
 
+    /// Whether somebody else has an address, or is to have it.
+    pub fn is_of_another(&self, now: Seconds, address: Ipv4Addr, station: Mac) -> bool {
+        let reserved = self.reserved.borrow();
+        match reserved.iter().find(|(_, reserved)| *reserved == address) {
+            Some((owner, _)) => *owner != station,
+            None => !self.is_free(now, station, address),
+        }
+    }
+
     /// Whether an address is the station's to have: nobody else has it or is to have it.
     fn may_have(&self, now: Seconds, station: Mac, address: Ipv4Addr) -> bool {
         let reserved = self.reserved.borrow();

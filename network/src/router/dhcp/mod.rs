@@ -76,6 +76,11 @@ impl Server {
         self.leases.len(now)
     }
 
+    /// Whether an address is reserved for, or let to, somebody else than this station.
+    pub fn is_of_another(&self, now: Seconds, address: Ipv4Addr, station: Mac) -> bool {
+        self.leases.is_of_another(now, address, station)
+    }
+
     /// Answers a message (the payload of a UDP datagram) from a station, with a frame.
     pub fn answer(&mut self, now: Seconds, station: Mac, message: &[u8]) -> Option<Vec<u8>> {
         let packet = DhcpPacket::new_checked(message).ok()?;

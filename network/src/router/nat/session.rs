@@ -97,8 +97,6 @@ pub struct Session {
     answered: bool,
     /// Who has said FIN: outbound, inbound.
     finished: [bool; 2],
-    /// RST was seen.
-    reset: bool,
 }
 
 impl Session {
@@ -116,7 +114,6 @@ impl Session {
             opened,
             answered: false,
             finished: [false; 2],
-            reset: false,
         }
     }
 
@@ -138,27 +135,77 @@ impl Session {
     }
 
     /// A connection is established once the side that opened it acknowledges what the other answered, until
-    /// both have said FIN or one RST.
+    /// both have said FIN or one RST. It is established again if that side goes on after an RST, which the
+    /// other may have found wrong, or which somebody made up (RFC 6146, 3.5.2.2).
     fn next_tcp(&mut self, direction: Direction, answer: bool, signal: Signal) -> Class {
         if signal.rst {
-            self.reset = true;
             return Class::TcpTransitory;
         }
         if signal.syn && !signal.ack && self.class == Class::TcpTransitory {
             // The ports are used anew.
             (self.opened, self.answered) = (direction, false);
-            (self.finished, self.reset) = ([false; 2], false);
+            self.finished = [false; 2];
             return Class::TcpTransitory;
         }
         self.finished[usize::from(direction == Direction::In)] |= signal.fin;
         self.answered |= answer && signal.ack;
-        let over = self.reset || self.finished == [true; 2];
+        let over = self.finished == [true; 2];
         let established =
             self.class == Class::TcpEstablished || (self.answered && !answer && signal.ack && !signal.syn);
         if established && !over {
             Class::TcpEstablished
         } else {
             Class::TcpTransitory
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_goes_on_if_its_opener_does_after_an_rst() {
+        let end = |last| Endpoint::new(Ipv4Addr::new(10, 0, 0, last), 1);
+        let ends = Ends {
+            protocol: Protocol::Tcp,
+            inside: Host {
+                segment: 0,
+                endpoint: end(1),
+            },
+            seen: end(2),
+            port: 1,
+            remote: end(2),
+        };
+        let mut session = Session::new(ends, Holder::Station(0, [2; 6]), Direction::Out, 0);
+        let mut pass = |direction, flags: &str| {
+            let has = |flag| flags.contains(flag);
+            let signal = Signal {
+                opens: false,
+                syn: has('S'),
+                ack: has('A'),
+                fin: has('F'),
+                rst: has('R'),
+            };
+            session.class = session.next_class(direction, signal);
+            session.class
+        };
+        use Class::{TcpEstablished, TcpTransitory};
+        use Direction::{In, Out};
+        for (direction, flags, class) in [
+            (Out, "S", TcpTransitory),
+            (In, "SA", TcpTransitory),
+            (Out, "A", TcpEstablished),
+            (In, "R", TcpTransitory),
+            (In, "A", TcpTransitory),
+            (Out, "A", TcpEstablished),
+            (Out, "RA", TcpTransitory),
+            // Its end is its end.
+            (Out, "FA", TcpEstablished),
+            (In, "FA", TcpTransitory),
+            (Out, "A", TcpTransitory),
+        ] {
+            assert!(pass(direction, flags) == class, "{flags}");
         }
     }
 }

@@ -5,7 +5,7 @@ use core::net::Ipv4Addr;
 
 use devices::memory::Buffer;
 use devices::net::offload::Sum;
-use devices::net::{Checksum, ETHERNET_HEADER, Frame, Port};
+use devices::net::{Checksum, ETHERNET_HEADER, Frame, Mac, Port};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol,
     Ipv4Packet, Ipv6Packet, UdpPacket,
@@ -32,7 +32,7 @@ impl<P: Port> Station<P> {
             return;
         };
         match header.ethertype() {
-            EthernetProtocol::Arp if !self.learn(now, header.payload()) => return,
+            EthernetProtocol::Arp if !self.learn(now, header.payload(), counters) => return,
             EthernetProtocol::Ipv4 if !self.take_ipv4(now, header.src_addr(), header.payload(), counters) => {
                 return;
             }
@@ -92,7 +92,7 @@ impl<P: Port> Station<P> {
                 _ => {}
             }
         }
-        let sound = is_unicast(source) && !self.is_own(source);
+        let sound = is_unicast(source) && !self.is_own(source) && !self.is_of_another(now, source, from.0);
         counters.dropped_invalid.add(u64::from(!sound));
         sound
     }
@@ -176,7 +176,7 @@ impl<P: Port> Station<P> {
     }
 
     /// Learns from an ARP packet. Whether smoltcp is to have it as well.
-    fn learn(&mut self, now: Now, packet: &[u8]) -> bool {
+    fn learn(&mut self, now: Now, packet: &[u8], counters: &Counters) -> bool {
         let packet = ArpPacket::new_checked(packet).and_then(|packet| ArpRepr::parse(&packet));
         let Ok(ArpRepr::EthernetIpv4 {
             operation,
@@ -188,6 +188,10 @@ impl<P: Port> Station<P> {
         else {
             return false;
         };
+        if self.is_of_another(now, from, mac) {
+            counters.dropped_invalid.add(1);
+            return false;
+        }
         let own = self.is_own(to);
         if self.is_neighbour(from) {
             for frame in self.neighbours.learn(now.second, from, mac, own) {
@@ -195,6 +199,12 @@ impl<P: Port> Station<P> {
             }
         }
         own || operation == ArpOperation::Reply
+    }
+
+    /// Whether an address is another station's to have, by DHCP.
+    fn is_of_another(&self, now: Now, address: Ipv4Addr, station: Mac) -> bool {
+        let server = self.dhcp_server.as_ref();
+        server.is_some_and(|server| server.is_of_another(now.second, address, station))
     }
 
     fn serve_dhcp(&mut self, now: Now, from: EthernetAddress, message: &[u8], counters: &Counters) {
