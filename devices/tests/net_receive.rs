@@ -2,10 +2,13 @@
 
 mod support;
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use devices::features::{ACCESS_PLATFORM, EVENT_IDX, INDIRECT_DESC, VERSION_1};
 use devices::net::{Checksum, Offload, SegmentationKind, features as net};
 use proptest::prelude::*;
-use support::driver::{Driver, Layout, Piece, WRITE, descriptor};
+use support::driver::{Driver, Layout, NEXT, Piece, WRITE, descriptor};
 use support::guest::BASE;
 use support::machine::{ARENA, Machine};
 use support::packet::{self, HEADER, Shape};
@@ -391,4 +394,43 @@ fn useless_buffers_without_end_keep_nobody_waiting() {
     let counters = receiver.machine.device.model().counters().receive;
     assert!(counters.bad_buffers > 16 && counters.packets == 0);
     assert!(!receiver.machine.needs_reset());
+}
+
+#[test]
+fn useless_buffers_cost_a_poll_and_not_each_packet() {
+    let port = TestPort::new(0);
+    let mut receiver = Receiver::new(&port, MINIMUM, 256, &[], 1);
+    let (guest, [descriptors, available, used]) = (receiver.machine.guest.clone(), receiver.driver.areas);
+    // One chain of nothing but empty descriptors, and one buffer, which is made available now and then.
+    for n in 0..255 {
+        let link = if n < 254 { NEXT } else { 0 };
+        let empty = descriptor(BASE + ARENA as u64, 0, WRITE | link, n + 1);
+        guest.write(descriptors + 16 * usize::from(n), &empty);
+    }
+    let good = descriptor(BASE + ARENA as u64, 2000, WRITE, 0);
+    guest.write(descriptors + 16 * 255, &good);
+    for slot in 0..256usize {
+        let head: u16 = if slot.is_multiple_of(100) { 255 } else { 0 };
+        guest.write(available + 4 + 2 * slot, &head.to_le_bytes());
+    }
+    let looks = Rc::new(Cell::new(0));
+    let (neighbour, counted) = (guest.clone(), looks.clone());
+    *guest.meanwhile.borrow_mut() = Some(Box::new(move || {
+        counted.set(counted.get() + 1);
+        let next = neighbour.read_u16(used + 2).wrapping_add(256);
+        neighbour.write(available + 2, &next.to_le_bytes());
+    }));
+    for _ in 0..64 {
+        port.put(0, &[0; 100], Offload::default());
+    }
+    let mut most = 0;
+    for _ in 0..200 {
+        looks.set(0);
+        receiver.machine.executor.step(&mut receiver.machine.random);
+        most = most.max(looks.get());
+    }
+    *guest.meanwhile.borrow_mut() = None;
+    let counters = receiver.machine.device.model().counters().receive;
+    assert_eq!(counters.packets, 64);
+    assert!(most < 50_000, "{most} accesses in a poll");
 }

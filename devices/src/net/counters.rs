@@ -20,7 +20,8 @@ pub struct Receive {
     pub packets: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Frames dropped because they do not fit in the driver's buffers, however long it takes.
+    /// Frames dropped because they do not fit in the driver's buffers, however long it takes, or for want of
+    /// memory.
     pub no_room: u64,
     /// Frames dropped because they are longer than the MTU that the driver was told.
     pub over_mtu: u64,

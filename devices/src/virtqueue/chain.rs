@@ -105,6 +105,11 @@ impl Chain {
         self.segments.len()
     }
 
+    /// How many descriptors were followed, empty ones among them.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.descriptors.into()
+    }
+
     /// What to reckon with for the memory that the chain holds, in segments: it may have held more before.
     /// Stays the same until the chain is cleared.
     pub(crate) fn weight(&self) -> usize {

@@ -135,7 +135,7 @@ where
                 self.spare.push(chain);
                 break;
             }
-            descriptors += chain.segments() + chain.table().map_or(0, |table| table.len / DESCRIPTOR_SIZE);
+            descriptors += chain.descriptors() + chain.table().map_or(0, |table| table.len / DESCRIPTOR_SIZE);
             self.ready.try_reserve(1).map_err(|_| QueueError::NoMemory)?;
             self.ready.push_back(chain);
             self.taken += 1;

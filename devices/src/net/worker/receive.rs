@@ -24,9 +24,9 @@ use crate::virtqueue::{Chain, Queue, QueueError, Virtqueue};
 const BATCH: usize = 64;
 /// The most bytes of a batch, but for those of the last packet.
 const BATCH_BYTES: usize = 256 << 10;
-/// How often buffers are taken for one packet before other tasks run. A driver on another processor can go on
-/// making useless ones available as fast as they are given back.
-const ROUNDS: usize = 4;
+/// After how many useless buffers other tasks run. A driver on another processor can go on making them
+/// available as fast as they are given back.
+const USELESS: usize = 64;
 
 /// Serves a receive queue.
 pub struct Receive<Q, P: Port, M: DriverMemory, D>
@@ -42,6 +42,8 @@ where
     /// The most bytes of a frame that is not to be cut up.
     max: usize,
 
+    /// Buffers that were found useless for this batch.
+    useless: usize,
     /// Frames of the batch. Of the last one, packets may be left for the next batch.
     frames: Vec<(Frame<P::Buffer>, Parts)>,
     // Empty between uses, and kept for their allocations.
@@ -116,6 +118,7 @@ where
             mergeable,
             // With one VLAN tag.
             max: mtu.map_or(usize::MAX, |mtu| usize::from(mtu) + ETHERNET_HEADER + 4),
+            useless: 0,
             frames: Vec::new(),
             packets: Vec::new(),
             own: Vec::new(),
@@ -146,6 +149,7 @@ where
         if !used {
             self.frames.clear();
         }
+        self.useless = 0;
         let (mut taken, mut bytes) = (0, 0);
         while taken < BATCH && self.packets.len() < BATCH && bytes < BATCH_BYTES {
             let Some(len) = self.frames.last().and_then(|(_, parts)| parts.next_len()) else {
@@ -185,6 +189,9 @@ where
                 let segmented = u64::from(parts.segments());
                 self.queue
                     .count(|counters| counters.receive.segmented += segmented);
+                if self.frames.try_reserve(1).is_err() {
+                    return self.queue.count(|counters| counters.receive.no_room += 1);
+                }
                 self.frames.push((frame, parts));
             }
             None => self.queue.count(|counters| counters.receive.malformed += 1),
@@ -193,7 +200,7 @@ where
 
     /// Looks for room for `len` bytes.
     fn room(&mut self, len: usize) -> Result<Room, QueueError> {
-        for _ in 0..ROUNDS {
+        loop {
             let ready = self.queue.ready();
             let mut room = 0;
             for (index, chain) in ready.iter().enumerate() {
@@ -216,8 +223,11 @@ where
                 .reject(|chain| chain.writable_bytes() < HEADER_SIZE as u64);
             self.queue
                 .count(|counters| counters.receive.bad_buffers += unusable as u64);
+            self.useless += unusable;
+            if self.useless >= USELESS {
+                return Ok(Room::Later(End::Full));
+            }
         }
-        Ok(Room::Later(End::Full))
     }
 
     /// There is no room as things are; but what is in the batch may be in the way.
