@@ -7,10 +7,13 @@ use alloc::{
     format,
     rc::Rc,
     string::{String, ToString},
+    vec,
+    vec::Vec,
 };
 
 use kernel::{
     executor::{self, Task},
+    ratelimit::LogLimit,
     sync::{Either, Signal, select},
     virtio_bus::BackEnd,
     xenstore::{self, Error},
@@ -50,15 +53,21 @@ impl Drop for Counted {
 type Place = (u16, u32);
 
 /// Calls `serve` for every device directory `backend/<kind>/<client>/<device>`, now and as they appear, with
-/// its path and client, and runs the future that it returns. An error that concerns one directory is logged;
-/// it ends only with the connection to xenstore.
-pub async fn run<F>(kind: &str, census: Census, mut serve: impl FnMut(String, u16) -> F) -> Result<(), Error>
+/// its path, client and log, and runs the future that it returns. An error that concerns one directory is
+/// logged; it ends only with the connection to xenstore.
+pub async fn run<F>(
+    kind: &str,
+    census: Census,
+    mut serve: impl FnMut(String, u16, LogLimit) -> F,
+) -> Result<(), Error>
 where
     F: Future<Output = ()> + 'static,
 {
     let root = format!("backend/{kind}");
     let mut watch = xenstore::watch(&root).await?;
     let mut tasks: BTreeMap<Place, Task<()>> = BTreeMap::new();
+    // A client can end its device and have it served anew, which is no way to new lines in the log.
+    let mut logs: Vec<(Place, LogLimit)> = Vec::new();
     let ended = Rc::new(Signal::new());
     loop {
         let changed = match select(watch.next(), ended.wait()).await {
@@ -89,10 +98,11 @@ where
                     continue;
                 }
             }
+            let log = log_of(&mut logs, place, &path);
             let ended = ended.clone();
             let task = match census.enter() {
                 Some(counted) => {
-                    let served = serve(path, place.0);
+                    let served = serve(path, place.0, log);
                     executor::spawn(async move {
                         served.await;
                         drop(counted);
@@ -100,7 +110,7 @@ where
                     })
                 }
                 None => executor::spawn(async move {
-                    refuse(&path, place.0).await;
+                    refuse(&path, place.0, log).await;
                     ended.set();
                 }),
             };
@@ -109,20 +119,31 @@ where
     }
 }
 
+/// The log of a place: the one that it had, unless many others were served since.
+fn log_of(logs: &mut Vec<(Place, LogLimit)>, place: Place, path: &str) -> LogLimit {
+    let had = logs.iter().position(|(of, _)| *of == place);
+    let (_, log) = had.map_or_else(|| (place, LogLimit::new(path)), |index| logs.remove(index));
+    if logs.len() == 2 * MAX_DEVICES {
+        logs.remove(0);
+    }
+    logs.push((place, log.clone()));
+    log
+}
+
 /// Refuses a device that is one too many.
-async fn refuse(path: &str, client: u16) {
-    let (Ok(back_end) | Err((back_end, _))) = BackEnd::new(path, client).await;
+async fn refuse(path: &str, client: u16, log: LogLimit) {
+    let (Ok(back_end) | Err((back_end, _))) = BackEnd::new(path, client, log).await;
     back_end
         .refuse(format_args!("there are {MAX_DEVICES} devices already"))
         .await;
 }
 
 /// The devices that a change of this path may concern.
-async fn places(root: &str, changed: &str) -> Result<alloc::vec::Vec<Place>, Error> {
+async fn places(root: &str, changed: &str) -> Result<Vec<Place>, Error> {
     let mut parts = changed.strip_prefix(root).unwrap_or("").split('/').skip(1);
-    let mut places = alloc::vec::Vec::new();
+    let mut places = Vec::new();
     let clients = match parts.next() {
-        Some(client) => alloc::vec![client.to_string()],
+        Some(client) => vec![client.to_string()],
         None => list(root).await?,
     };
     let device = parts.next();
@@ -131,7 +152,7 @@ async fn places(root: &str, changed: &str) -> Result<alloc::vec::Vec<Place>, Err
             continue;
         };
         let devices = match device {
-            Some(device) => alloc::vec![device.to_string()],
+            Some(device) => vec![device.to_string()],
             None => list(&format!("{root}/{client}")).await?,
         };
         places.extend(
@@ -144,9 +165,9 @@ async fn places(root: &str, changed: &str) -> Result<alloc::vec::Vec<Place>, Err
 }
 
 /// The entries of a directory, which need not be there.
-async fn list(path: &str) -> Result<alloc::vec::Vec<String>, Error> {
+async fn list(path: &str) -> Result<Vec<String>, Error> {
     match xenstore::list(path).await {
-        Err(Error::NoEntry) => Ok(alloc::vec::Vec::new()),
+        Err(Error::NoEntry) => Ok(Vec::new()),
         result => result,
     }
 }

@@ -16,7 +16,7 @@ use devices::{
     blk::{Block, Counters, ID_SIZE, Options},
     disk::Disk,
 };
-use kernel::{blkfront::Uplink, virtio_bus::BackEnd};
+use kernel::{blkfront::Uplink, ratelimit::LogLimit, virtio_bus::BackEnd};
 use protocols::text::printable;
 
 use crate::uplinks::Uplinks;
@@ -45,8 +45,8 @@ struct Grant {
 impl Disks {
     /// Serves the disk that `path` (`backend/virtio_disk/<client>/<device>`) describes, until the toolstack
     /// removes it.
-    pub async fn serve(self, path: &str, client: u16) {
-        let back_end = match BackEnd::new(path, client).await {
+    pub async fn serve(self, path: &str, client: u16, log: LogLimit) {
+        let back_end = match BackEnd::new(path, client, log.clone()).await {
             Ok(back_end) => back_end,
             Err((back_end, reason)) => return back_end.refuse(reason).await,
         };
@@ -59,7 +59,7 @@ impl Disks {
         } else {
             "writing"
         };
-        log::info!("{path}: {} for {access}", grant.uplink.name());
+        log.info(format_args!("{} for {access}", grant.uplink.name()));
         let counters = Rc::new(RefCell::default());
         let counted: Rc<RefCell<Counters>> = counters.clone();
         let device = path.rsplit('/').next().unwrap_or_default();
@@ -73,7 +73,7 @@ impl Disks {
                 Ok(Block::with_counters(uplink.clone(), *options, counters.clone()))
             })
             .await;
-        log::info!("{path}: ended");
+        log.info(format_args!("ended"));
     }
 
     /// Decides whether and how the client gets its target.

@@ -22,6 +22,7 @@ use kernel::{
     blkfront, cmdline,
     control::{self, Reason},
     executor,
+    ratelimit::LogLimit,
 };
 
 use crate::{clients::Census, disks::Disks, network::Network, uplinks::Uplinks};
@@ -29,7 +30,7 @@ use crate::{clients::Census, disks::Disks, network::Network, uplinks::Uplinks};
 kernel::entry!(main);
 
 /// Serves all devices of a kind, for as long as the domain lives.
-fn serve<F>(kind: &'static str, census: &Census, serve: impl FnMut(String, u16) -> F + 'static)
+fn serve<F>(kind: &'static str, census: &Census, serve: impl FnMut(String, u16, LogLimit) -> F + 'static)
 where
     F: Future<Output = ()> + 'static,
 {
@@ -71,13 +72,13 @@ async fn main() {
     };
     let network = Network::new(config, statistics.clone()).await;
     let census = Census::default();
-    serve("virtio_disk", &census, move |path, client| {
+    serve("virtio_disk", &census, move |path, client, log| {
         let disks = disks.clone();
-        async move { disks.serve(&path, client).await }
+        async move { disks.serve(&path, client, log).await }
     });
-    serve("virtio", &census, move |path, client| {
+    serve("virtio", &census, move |path, client, log| {
         let network = network.clone();
-        async move { network.serve(&path, client).await }
+        async move { network.serve(&path, client, log).await }
     });
 
     executor::spawn(publish::run(statistics)).detach();

@@ -38,8 +38,8 @@ struct Kept {
 impl Network {
     /// Serves the device that `path` (`backend/virtio/<client>/<device>`) describes, until the toolstack
     /// removes it.
-    pub async fn serve(self, path: &str, client: u16) {
-        let back_end = match BackEnd::new(path, client).await {
+    pub async fn serve(self, path: &str, client: u16, log: LogLimit) {
+        let back_end = match BackEnd::new(path, client, log.clone()).await {
             Ok(back_end) => back_end,
             Err((back_end, reason)) => return back_end.refuse(reason).await,
         };
@@ -60,15 +60,14 @@ impl Network {
             })
         };
         let kept = RefCell::default();
-        let log = LogLimit::new(&format!("client {label}"));
-        let (network, back_end) = (&self, &back_end);
+        let (network, back_end, log) = (&self, &back_end, &log);
         back_end
             .serve(async move || {
-                let (socket, options) = network.connect(back_end, (&label, &log), &kept).await?;
+                let (socket, options) = network.connect(back_end, (&label, log), &kept).await?;
                 Ok(Nic::with_counters(socket, options, counters.clone()))
             })
             .await;
-        log::info!("{path}: ended");
+        log.info(format_args!("ended"));
     }
 
     /// Whether the device is one that can be served.

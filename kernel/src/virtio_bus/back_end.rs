@@ -46,12 +46,12 @@ pub struct BackEnd {
 type Reason = String;
 
 impl BackEnd {
-    /// Looks at the directory `path` of a device for the domain `client`.
+    /// Looks at the directory `path` of a device for the domain `client`. `limit` is for everything that the
+    /// client can cause to be logged, and outlives this: a client can have its device served anew.
     ///
     /// # Errors
     /// A text that says which node is wrong; the caller refuses the device with it.
-    pub async fn new(path: &str, client: u16) -> Result<Self, (Self, Reason)> {
-        let limit = LogLimit::new(path);
+    pub async fn new(path: &str, client: u16, limit: LogLimit) -> Result<Self, (Self, Reason)> {
         let mut back_end = Self {
             path: path.to_string(),
             front_end: String::new(),
