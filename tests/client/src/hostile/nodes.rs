@@ -27,6 +27,7 @@ pub const NAMES: &[&str] = &[
     "straight-to-connected",
     "closed-without-closing",
     "new-driver-without-goodbye",
+    "state-taken-away",
     "connect-cycles",
 ];
 
@@ -69,6 +70,7 @@ pub async fn run(frontend: &Frontend, name: &str) -> Outcome {
         "straight-to-connected" => straight_to_connected(frontend).await,
         "closed-without-closing" => closed_without_closing(frontend).await,
         "new-driver-without-goodbye" => new_driver(frontend).await,
+        "state-taken-away" => state_taken_away(frontend).await,
         "connect-cycles" => connect_cycles(frontend).await,
         _ => Err("not a scenario".into()),
     }
@@ -175,6 +177,29 @@ async fn new_driver(frontend: &Frontend) -> Outcome {
         old.close()?;
     }
     Ok(())
+}
+
+/// A driver that has its device served anew again and again: it takes its state away, as if it were gone, and
+/// comes back. `client-hostile.sh` counts what the log says of it.
+async fn state_taken_away(frontend: &Frontend) -> Outcome {
+    for _ in 0..30 {
+        frontend.await_invitation().await?;
+        frontend.remove("state").await?;
+        frontend
+            .await_backend("Closed", |state| state == State::Closed)
+            .await?;
+        frontend.enter(State::Initialising).await?;
+        frontend.await_invitation().await?;
+        // What serves the device has nothing to connect with any more, and begins anew.
+        frontend.enter(State::Initialised).await?;
+        frontend
+            .await_backend("Closed", |state| matches!(state, State::Closing | State::Closed))
+            .await?;
+        frontend.start_over().await?;
+    }
+    let device = Rc::new(frontend.connect().await?);
+    serves(&device).await?;
+    leave(frontend, device).await
 }
 
 async fn connect_cycles(frontend: &Frontend) -> Outcome {
