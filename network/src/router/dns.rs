@@ -151,13 +151,8 @@ impl Forwarder {
         let (Some(server), Some(sockets)) = (servers.first(), sockets) else {
             return Some(answer(DnsRcode::Refused));
         };
-        let whose = |client: &Client| (client.segment, client.asker.station);
-        let own = |query: &&Query| whose(&query.client) == whose(&client);
-        if self.queries.len() >= MAX || self.queries.iter().filter(own).count() >= MAX_OF_ONE {
-            counters.dns_refused.add(1);
-            return Some(answer(DnsRcode::ServFail));
-        }
-        // A client that asks again while its question is under way gets one answer.
+        // A client that asks again while its question is under way gets one answer; no failure either if it
+        // has as many under way as it may.
         let again = |query: &Query| {
             query.client.segment == client.segment
                 && query.client.asker == client.asker
@@ -165,6 +160,12 @@ impl Forwarder {
         };
         if self.queries.iter().any(again) {
             return None;
+        }
+        let whose = |client: &Client| (client.segment, client.asker.station);
+        let own = |query: &&Query| whose(&query.client) == whose(&client);
+        if self.queries.len() >= MAX || self.queries.iter().filter(own).count() >= MAX_OF_ONE {
+            counters.dns_refused.add(1);
+            return Some(answer(DnsRcode::ServFail));
         }
         let buffer = |size| udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY], vec![0; size]);
         let mut socket = udp::Socket::new(buffer(MAX_ANSWER), buffer(message.len()));

@@ -140,6 +140,21 @@ fn a_client_has_so_many_questions() {
     assert!(world.bed.counter("dns-refused") >= 70);
 }
 
+#[test]
+fn a_question_is_repeated_while_as_many_as_there_may_be_are_under_way() {
+    let (mut world, inside, _) = raw(|_| {});
+    // A failure as the answer to the last one would make the client give the fourth up.
+    for id in (0..16).chain([3]) {
+        say(&inside, (GUEST, "10.0.0.5", 4000), &question(id));
+    }
+    world.bed.step(&mut [], Duration::from_millis(1));
+    assert!(answers(&inside).is_empty());
+    say(&inside, (GUEST, "10.0.0.5", 4000), &question(16));
+    world.bed.step(&mut [], Duration::from_millis(1));
+    assert_eq!(answers(&inside), [(GUEST, 16)]);
+    assert_eq!(world.bed.counter("dns-refused"), 1);
+}
+
 /// A question that the router answers by itself: its operation is not known.
 fn answered_at_once(id: u16) -> Vec<u8> {
     let mut message = question(id);
@@ -148,13 +163,18 @@ fn answered_at_once(id: u16) -> Vec<u8> {
 }
 
 fn ask(socket: &Socket, from: (Mac, &str, u16), id: u16) {
-    let asked = Made {
+    say(socket, from, &answered_at_once(id));
+}
+
+/// Says something to the gateway's forwarder.
+fn say(socket: &Socket, from: (Mac, &str, u16), message: &[u8]) {
+    let said = Made {
         macs: (from.0, super::INSIDE),
         addresses: (from.1, "10.0.0.1"),
-        payload: &datagram(from.2, 53, &answered_at_once(id)),
+        payload: &datagram(from.2, 53, message),
         ..Made::OUT
     };
-    socket.inject(frame(&asked.bytes(), Offload::default()));
+    socket.inject(frame(&said.bytes(), Offload::default()));
 }
 
 /// To which stations answers have come, with the identifiers of the questions.
