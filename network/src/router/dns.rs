@@ -68,6 +68,8 @@ struct Query {
     /// Which the answer comes to.
     port: u16,
     server: Ipv4Addr,
+    /// Which of the servers was asked first; the others follow in turn.
+    first: usize,
     tries: u8,
     asked: Seconds,
 }
@@ -83,6 +85,9 @@ pub struct Answer {
 /// The questions of all segments that are under way.
 pub struct Forwarder {
     queries: Vec<Query>,
+    /// Of each segment, the server that answered last, which is asked first: one that is not there costs time
+    /// once, and not for every name.
+    answered: Vec<Ipv4Addr>,
     random: Random,
 }
 
@@ -116,6 +121,7 @@ impl Forwarder {
     pub fn new(random: Random) -> Self {
         Self {
             queries: Vec::new(),
+            answered: Vec::new(),
             random,
         }
     }
@@ -148,7 +154,10 @@ impl Forwarder {
         if packet.opcode() != DnsOpcode::Query {
             return Some(answer(DnsRcode::NotImp));
         }
-        let (Some(server), Some(sockets)) = (servers.first(), sockets) else {
+        let best = self.answered.get(client.segment);
+        let best = servers.iter().position(|server| Some(server) == best);
+        let first = best.unwrap_or(0);
+        let (Some(&server), Some(sockets)) = (servers.get(first), sockets) else {
             return Some(answer(DnsRcode::Refused));
         };
         // A client that asks again while its question is under way gets one answer; no failure either if it
@@ -174,7 +183,7 @@ impl Forwarder {
         let id = self.random.next() as u16;
         let mut sent = message.to_vec();
         DnsPacket::new_unchecked(&mut sent[..]).set_transaction_id(id);
-        socket.send_slice(&sent, to(*server)).ok()?;
+        socket.send_slice(&sent, to(server)).ok()?;
         self.queries.push(Query {
             client,
             id: packet.transaction_id(),
@@ -182,7 +191,8 @@ impl Forwarder {
             question,
             socket: sockets.add(socket),
             port,
-            server: *server,
+            server,
+            first,
             tries: 1,
             asked: now,
         });
@@ -210,6 +220,7 @@ impl Forwarder {
         counters: &Counters,
     ) -> Vec<Answer> {
         let mut answers = Vec::new();
+        self.answered.resize(servers.len(), Ipv4Addr::UNSPECIFIED);
         self.queries.retain_mut(|query| {
             let socket: &mut udp::Socket<'_> = sockets.get_mut(query.socket);
             let servers = servers
@@ -225,14 +236,20 @@ impl Forwarder {
             }
             if let Some(message) = &message {
                 counters.dns_answers.add(1);
+                if let Some(answered) = self.answered.get_mut(query.client.segment) {
+                    *answered = query.server;
+                }
                 answers.push(query.answer(message, room.get(query.client.segment).copied().unwrap_or(0)));
             } else if now.saturating_sub(query.asked) < PATIENCE {
                 return true;
             } else if query.tries < TRIES && !servers.is_empty() {
-                query.server = servers[usize::from(query.tries) % servers.len()];
+                query.server = servers[(query.first + usize::from(query.tries)) % servers.len()];
                 query.tries += 1;
                 query.asked = now;
-                // If the last try is still in the queue, for want of the way's address, that is the try.
+                // The last try is still in the queue, which has room for one, if nobody answers ARP for its
+                // server or the gateway. Closing takes it out. This one is known to fit.
+                socket.close();
+                let _ = socket.bind(query.port);
                 let _ = socket.send_slice(&query.message, to(query.server));
                 return true;
             } else {

@@ -4,6 +4,8 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use devices::net::{Mac, Offload};
+use network::router::Address;
+use network::time::Time;
 use smoltcp::socket::udp;
 
 use super::bed::{Host, Segment, Socket, bytes, frame};
@@ -93,6 +95,29 @@ fn names_are_resolved() {
     };
     assert_eq!(resolve(&mut world, second), Some(answer(&question(0x1234), 1)));
     assert_eq!(world.bed.counter("dns-answers"), 2);
+}
+
+#[test]
+fn a_server_that_is_not_there() {
+    // Nobody answers ARP for the first one, so that what is for it never gets out.
+    let mut world = World::new(|config| {
+        let outside = config.outside.as_mut().unwrap();
+        let Some(Address::Static { dns, .. }) = &mut outside.address else {
+            unreachable!()
+        };
+        dns.insert(0, ip("192.0.2.9"));
+    });
+    let mut resolve = || {
+        let start = world.bed.clock.now();
+        let got = resolve(&mut world, |asked| Some(answer(asked, 1)));
+        assert_eq!(got, Some(answer(&question(0x1234), 1)));
+        world.bed.clock.now() - start
+    };
+    assert!(resolve() < Duration::from_secs(4));
+    // The one that answers is the first to be asked from then on.
+    for _ in 0..3 {
+        assert!(resolve() < Duration::from_secs(1));
+    }
 }
 
 #[test]
