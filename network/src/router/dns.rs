@@ -25,6 +25,9 @@ const MAX_OF_ONE: usize = 16;
 /// The most bytes of a question and of an answer.
 pub const MAX_QUESTION: usize = 1232;
 const MAX_ANSWER: usize = 4096;
+/// The most bytes of an answer that a server is asked for: those of one packet, whatever it passes on its
+/// way, because fragments do not get through.
+const MAX_WANTED: u16 = 1232;
 /// How long a server has before the next one is asked.
 const PATIENCE: Seconds = 2;
 /// How often a question is asked.
@@ -183,6 +186,13 @@ impl Forwarder {
         let id = self.random.next() as u16;
         let mut sent = message.to_vec();
         DnsPacket::new_unchecked(&mut sent[..]).set_transaction_id(id);
+        // How much the client takes (RFC 6891, 6.1.2: the class of an OPT record, type 41), if the record is
+        // where clients put it.
+        if let Some([0, 0, 41, size @ ..]) = sent.get_mut(question..)
+            && let Some(size) = size.first_chunk_mut()
+        {
+            *size = u16::from_be_bytes(*size).min(MAX_WANTED).to_be_bytes();
+        }
         socket.send_slice(&sent, to(server)).ok()?;
         self.queries.push(Query {
             client,

@@ -49,15 +49,21 @@ fn answer(question: &[u8], records: u16) -> Vec<u8> {
 }
 
 /// Asks the gateway as some client, and answers as the server does, if it does; gives what the client gets.
-fn resolve(world: &mut World, mut serve: impl FnMut(&[u8]) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+fn resolve(world: &mut World, serve: impl FnMut(&[u8]) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+    resolve_this(world, &question(0x1234), serve)
+}
+
+fn resolve_this(
+    world: &mut World,
+    question: &[u8],
+    mut serve: impl FnMut(&[u8]) -> Option<Vec<u8>>,
+) -> Option<Vec<u8>> {
     let server = world.server.sockets.add(udp_socket());
     world.server.get::<udp::Socket<'_>>(server).bind(53).unwrap();
     let client = world.guest.sockets.add(udp_socket());
     let socket: &mut udp::Socket<'_> = world.guest.get(client);
     socket.bind(4000).unwrap();
-    socket
-        .send_slice(&question(0x1234), (ip("10.0.0.1"), 53))
-        .unwrap();
+    socket.send_slice(question, (ip("10.0.0.1"), 53)).unwrap();
     let mut got = None;
     for _ in 0..300 {
         world.bed.step(
@@ -143,6 +149,30 @@ fn an_answer_that_is_too_large() {
     world.inside.set_link(|link| link.mtu = 600);
     let got = resolve(&mut world, |asked| Some(answer(asked, 60))).unwrap();
     assert_eq!((got.len(), got[2] & 2), (question(0).len(), 2), "truncated");
+}
+
+#[test]
+fn servers_are_asked_for_answers_of_one_packet() {
+    let mut world = World::new(|_| {});
+    for (size, expected) in [(65535u16, 1232u16), (4096, 1232), (1232, 1232), (512, 512)] {
+        // An OPT record behind the question, as most resolvers send it, with a cookie in it.
+        let with_room = |size: u16| {
+            let mut message = question(0x1234);
+            message[11] = 1;
+            message.extend([0, 0, 41]);
+            message.extend(size.to_be_bytes());
+            message.extend([0, 0, 0x80, 0, 0, 12, 0, 10, 0, 8]);
+            message.extend(*b"\xff\xff\xff\xff\xff\xff\xff\xff");
+            message
+        };
+        let mut seen = Vec::new();
+        let got = resolve_this(&mut world, &with_room(size), |asked| {
+            seen = asked.to_vec();
+            Some(answer(&question(u16::from_be_bytes([asked[0], asked[1]])), 70))
+        });
+        assert_eq!(got, Some(answer(&question(0x1234), 70)));
+        assert_eq!(seen[2..], with_room(expected)[2..]);
+    }
 }
 
 #[test]
