@@ -3,14 +3,16 @@
 
 use std::time::Duration;
 
-use devices::net::Offload;
+use devices::net::{Mac, Offload};
 use network::router::{Address, DhcpOptions};
-use smoltcp::wire::{DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress, Ipv4Packet, UdpPacket};
+use smoltcp::wire::{
+    DhcpMessageType, DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress, Ipv4Packet, UdpPacket,
+};
 
 use super::bed::{Bed, Segment, bytes, frame};
 use super::dns::question;
 use super::made::{Made, next, raw, udp};
-use super::{INSIDE, OUTSIDE, SERVER, config, ip, pool};
+use super::{GUEST, INSIDE, OUTSIDE, SERVER, config, ip, pool};
 
 /// A server's messages as they are sent: from which address, and with what in them.
 type Server = fn(&mut DhcpRepr<'_>, &mut &'static str);
@@ -154,6 +156,73 @@ fn packets_from_nobody_in_particular() {
     assert_eq!(world.bed.counter("drop-invalid"), 5);
 }
 
+/// A client's datagram: it looks for a server, unless that is changed.
+fn from_client<'a>(mac: Mac, change: impl FnOnce(&mut DhcpRepr<'a>)) -> Vec<u8> {
+    let mut message = DhcpRepr {
+        message_type: DhcpMessageType::Discover,
+        transaction_id: 9,
+        secs: 0,
+        client_hardware_address: EthernetAddress(mac),
+        client_ip: ip("0.0.0.0"),
+        your_ip: ip("0.0.0.0"),
+        server_ip: ip("0.0.0.0"),
+        router: None,
+        subnet_mask: None,
+        relay_agent_ip: ip("0.0.0.0"),
+        broadcast: false,
+        requested_ip: None,
+        client_identifier: None,
+        server_identifier: None,
+        parameter_request_list: None,
+        dns_servers: None,
+        max_size: None,
+        lease_duration: None,
+        renew_duration: None,
+        rebind_duration: None,
+        additional_options: &[],
+    };
+    change(&mut message);
+    let mut data = vec![0; message.buffer_len()];
+    message
+        .emit(&mut DhcpPacket::new_unchecked(&mut data[..]))
+        .unwrap();
+    udp(68, 67, &data)
+}
+
+#[test]
+fn clients_with_identifiers_of_all_kinds() {
+    // Text of six characters is as long as an Ethernet address.
+    let identifiers: [&[u8]; 5] = [
+        b"\0abcdef",
+        b"\x01abcdef",
+        b"\xff\0\0\0\x01\0\x01",
+        b"\0a",
+        &[0xff; 255],
+    ];
+    let (mut world, inside, _) = raw(|config| config.insides[0].station.dhcp = Some(pool()));
+    for (identifier, replies) in identifiers.into_iter().zip(1..) {
+        let options = [DhcpOption {
+            kind: 61,
+            data: identifier,
+        }];
+        let discover = Made {
+            addresses: ("0.0.0.0", "255.255.255.255"),
+            payload: &from_client(GUEST, |it| it.additional_options = &options),
+            ..Made::OUT
+        };
+        inside.inject(frame(&discover.bytes(), Offload::default()));
+        world.bed.step(&mut [], Duration::from_millis(1));
+        assert_eq!(world.bed.counter("dhcp-replies"), replies, "{identifier:?}");
+        let said = std::iter::from_fn(|| inside.take()).map(|it| bytes(&it));
+        let offer = said.into_iter().find(|it| it[12..14] == [8, 0]).unwrap();
+        let offer = DhcpPacket::new_checked(&offer[42..]).unwrap();
+        assert!(
+            offer.options().any(|it| (it.kind, it.data) == (61, identifier)),
+            "{identifier:?}"
+        );
+    }
+}
+
 #[test]
 fn a_renewal_at_the_outside_address() {
     let (mut world, inside, outside) = raw(|config| {
@@ -173,37 +242,14 @@ fn a_renewal_at_the_outside_address() {
     assert_ne!(got[34..36], [0, 67]);
     let mac = [2, 0, 0, 0, 1, 7];
     let mut request = |addresses: (&str, &str), to, requested| {
-        let request = DhcpRepr {
-            message_type: DhcpMessageType::Request,
-            transaction_id: 9,
-            secs: 0,
-            client_hardware_address: EthernetAddress(mac),
-            client_ip: ip(addresses.0),
-            your_ip: ip("0.0.0.0"),
-            server_ip: ip("0.0.0.0"),
-            router: None,
-            subnet_mask: None,
-            relay_agent_ip: ip("0.0.0.0"),
-            broadcast: false,
-            requested_ip: requested,
-            client_identifier: None,
-            server_identifier: None,
-            parameter_request_list: None,
-            dns_servers: None,
-            max_size: None,
-            lease_duration: None,
-            renew_duration: None,
-            rebind_duration: None,
-            additional_options: &[],
-        };
-        let mut data = vec![0; request.buffer_len()];
-        request
-            .emit(&mut DhcpPacket::new_unchecked(&mut data[..]))
-            .unwrap();
         let request = Made {
             macs: (mac, to),
             addresses,
-            payload: &udp(68, 67, &data),
+            payload: &from_client(mac, |it| {
+                it.message_type = DhcpMessageType::Request;
+                it.client_ip = ip(addresses.0);
+                it.requested_ip = requested;
+            }),
             ..Made::OUT
         };
         outside.inject(frame(&request.bytes(), Offload::default()));

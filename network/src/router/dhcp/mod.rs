@@ -20,13 +20,39 @@ pub const SERVER_PORT: u16 = 67;
 /// Where clients listen.
 pub const CLIENT_PORT: u16 = 68;
 
-/// Options that smoltcp has no field for (RFC 2132).
+/// Options that smoltcp has no field for, or does not take as they are sent (RFC 2132).
 mod option {
+    pub const PAD: u8 = 0;
     pub const DOMAIN_NAME_SERVER: u8 = 6;
     pub const INTERFACE_MTU: u8 = 26;
     pub const RENEWAL_TIME: u8 = 58;
     pub const REBINDING_TIME: u8 = 59;
     pub const CLIENT_IDENTIFIER: u8 = 61;
+    pub const END: u8 = 255;
+    /// Where they begin in a message.
+    pub const START: usize = 240;
+}
+
+/// Leaves so many bytes of each option of a kind, at most, and makes the others padding.
+fn shorten(message: &mut [u8], kind: u8, max: u8) {
+    let mut rest = message.get_mut(option::START..).unwrap_or_default();
+    loop {
+        rest = match rest {
+            [option::PAD, rest @ ..] => rest,
+            [option::END, ..] => return,
+            [found, len, rest @ ..] if usize::from(*len) <= rest.len() => {
+                let (data, rest) = rest.split_at_mut(usize::from(*len));
+                if *found == kind
+                    && let Some(over) = data.get_mut(usize::from(max)..)
+                {
+                    over.fill(option::PAD);
+                    *len = max;
+                }
+                rest
+            }
+            _ => return,
+        };
+    }
 }
 
 /// The server of one segment.
@@ -84,7 +110,11 @@ impl Server {
     /// Answers a message (the payload of a UDP datagram) from a station, with a frame.
     pub fn answer(&mut self, now: Seconds, station: Mac, message: &[u8]) -> Option<Vec<u8>> {
         let packet = DhcpPacket::new_checked(message).ok()?;
-        let request = DhcpRepr::parse(&packet).ok()?;
+        // smoltcp takes an identifier of seven bytes for an Ethernet address, or else refuses the message.
+        let mut plain = message.to_vec();
+        shorten(&mut plain, option::CLIENT_IDENTIFIER, 0);
+        let plain = DhcpPacket::new_checked(&plain[..]).ok()?;
+        let request = DhcpRepr::parse(&plain).ok()?;
         // There are no relays here, and nobody asks for somebody else.
         if request.client_hardware_address != EthernetAddress(station)
             || !request.relay_agent_ip.is_unspecified()
@@ -202,5 +232,33 @@ impl Server {
             (ip, CLIENT_PORT),
             &bytes,
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_shortened() {
+        let shortened = |options: &[u8]| {
+            let mut message = [&[3; option::START], options].concat();
+            shorten(&mut message, 3, 4);
+            assert!(message[..option::START].iter().all(|byte| *byte == 3));
+            message[option::START..].to_vec()
+        };
+        assert_eq!(
+            shortened(&[
+                0, 3, 6, 1, 2, 3, 4, 5, 6, 6, 5, 3, 8, 3, 8, 3, 3, 4, 1, 2, 3, 4, 3, 0, 255, 3, 5
+            ]),
+            [
+                0, 3, 4, 1, 2, 3, 4, 0, 0, 6, 5, 3, 8, 3, 8, 3, 3, 4, 1, 2, 3, 4, 3, 0, 255, 3, 5
+            ]
+        );
+        // Those that are cut off are left alone.
+        for cut in [&[3][..], &[3, 6], &[3, 6, 1, 2, 3, 4, 5]] {
+            assert_eq!(shortened(cut), cut);
+        }
+        shorten(&mut [], 3, 4);
     }
 }
