@@ -1,6 +1,8 @@
 //! The router's own address by DHCP, from servers of all kinds; and other stations', from the router,
 //! outside.
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use devices::net::{Mac, Offload};
@@ -17,15 +19,23 @@ use super::{GUEST, INSIDE, OUTSIDE, SERVER, config, ip, pool};
 /// A server's messages as they are sent: from which address, and with what in them.
 type Server = fn(&mut DhcpRepr<'_>, &mut &'static str);
 
-/// What a router got in 20 seconds from a server that gives 192.0.2.77 for four, and how many messages it
-/// sent for that.
-fn served_by(server: Server) -> (Bed, u32) {
+/// A router that asked for an address.
+struct Served {
+    bed: Bed,
+    /// How many messages it sent for that.
+    messages: u32,
+    /// Whose Ethernet addresses it looked for.
+    sought: BTreeSet<Ipv4Addr>,
+}
+
+/// What a router got in 20 seconds from a server that gives 192.0.2.77 for four.
+fn served_by(server: Server) -> Served {
     let (inside, outside) = (Segment::new(), Segment::new());
     let mut config = config(&inside, Some(&outside));
     config.outside.as_mut().unwrap().address = Some(Address::Dhcp { dns: Vec::new() });
     let mut bed = Bed::new(config);
     let (guest, tap) = (inside.plug(), outside.plug());
-    let mut messages = 0;
+    let (mut messages, mut sought) = (0, BTreeSet::new());
     for _ in 0..400 {
         bed.step(&mut [], Duration::from_millis(50));
         // A question, for which the gateway and a name server are needed.
@@ -37,6 +47,9 @@ fn served_by(server: Server) -> (Bed, u32) {
         guest.inject(frame(&asked.bytes(), Offload::default()));
         while let Some(got) = tap.take() {
             let got = bytes(&got);
+            if got[12..14] == [8, 6] && got[21] == 1 {
+                sought.insert(<[u8; 4]>::try_from(&got[38..42]).unwrap().into());
+            }
             if got[12..14] != [8, 0] || got[23] != 17 || got[36..38] != [0, 67] {
                 continue;
             }
@@ -76,13 +89,32 @@ fn served_by(server: Server) -> (Bed, u32) {
             tap.inject(frame(&reply.bytes(), Offload::default()));
         }
     }
-    (bed, messages)
+    Served {
+        bed,
+        messages,
+        sought,
+    }
 }
 
 #[test]
 fn a_server_that_makes_sense() {
-    let (bed, _) = served_by(|_, _| {});
-    assert_eq!(bed.status.outside_address(), Some(ip("192.0.2.77")));
+    let served = served_by(|_, _| {});
+    assert_eq!(served.bed.status.outside_address(), Some(ip("192.0.2.77")));
+}
+
+#[test]
+fn a_server_that_names_several_routers() {
+    let served = served_by(|it, _| {
+        it.router = None;
+        it.additional_options = &[DhcpOption {
+            kind: 3,
+            data: &[192, 0, 2, 3, 192, 0, 2, 4],
+        }];
+    });
+    assert_eq!(served.bed.status.outside_address(), Some(ip("192.0.2.77")));
+    // The way to the name server is by the first.
+    assert!(served.sought.contains(&ip("192.0.2.3")), "{:?}", served.sought);
+    assert!(!served.sought.contains(&ip("192.0.2.4")));
 }
 
 #[test]
@@ -104,7 +136,7 @@ fn leases_that_make_no_sense() {
         |it, _| it.lease_duration = Some(0),
     ];
     for (index, server) in servers.into_iter().enumerate() {
-        let (bed, messages) = served_by(server);
+        let Served { bed, messages, .. } = served_by(server);
         assert_eq!(bed.status.outside_address(), None, "server {index}");
         assert!(messages < 20, "server {index}: {messages} messages");
     }
@@ -120,20 +152,21 @@ fn times_that_make_no_sense() {
         |it, _| (it.renew_duration, it.rebind_duration) = (Some(u32::MAX), None),
     ];
     for (index, server) in servers.into_iter().enumerate() {
-        let (_, messages) = served_by(server);
+        let messages = served_by(server).messages;
         assert!(messages < 200, "server {index}: {messages} messages");
     }
 }
 
 #[test]
 fn name_servers_that_are_nobody() {
-    let (bed, _) = served_by(|it, _| {
+    let bed = served_by(|it, _| {
         it.dns_servers = Some(
             [ip("192.0.2.255"), ip("192.0.2.77"), ip("127.0.0.1")]
                 .into_iter()
                 .collect(),
         );
-    });
+    })
+    .bed;
     assert_eq!(bed.status.outside_address(), Some(ip("192.0.2.77")));
     assert_eq!(bed.counter("dns-timeouts"), 0, "none is asked");
 }

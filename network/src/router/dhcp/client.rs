@@ -2,35 +2,53 @@
 //!
 //! smoltcp renews with whoever the IP header names as the source, and sends by the router that a lease names;
 //! it panics where it cannot send to such an address. So only messages get to it whose addresses can be what
-//! they stand for.
+//! they stand for. Of several routers it takes none, so that it is told of the first only.
 
 use core::net::Ipv4Addr;
 
 use devices::net::Mac;
 use smoltcp::wire::{DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress, IpAddress, Ipv4Cidr};
 
+use super::{option, shorten};
 use crate::router::config::{is_host, is_unicast};
 
-/// Whether a message from a server at an address may be believed. `None` if it is not for this client.
-pub fn is_sound(client: Mac, server: Ipv4Addr, message: &[u8]) -> Option<bool> {
-    let packet = DhcpPacket::new_checked(message).ok()?;
+/// What is to be thought of a message for this client.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may be believed.
+    Sound,
+    /// So may this, but it is a lease for a network that no router leads out of.
+    NoRouter,
+    /// It may not be believed.
+    Unsound,
+}
+
+/// Judges a message from a server at an address, and leaves it as smoltcp understands it. `None` if it is not
+/// for this client.
+pub fn judge(client: Mac, server: Ipv4Addr, message: &mut [u8]) -> Option<Verdict> {
+    shorten(message, option::ROUTER, 4);
+    let packet = DhcpPacket::new_checked(&*message).ok()?;
     let reply = DhcpRepr::parse(&packet).ok()?;
     if reply.client_hardware_address != EthernetAddress(client) {
         return None;
     }
+    let is_lease = reply.message_type == DhcpMessageType::Ack;
     let sound = is_unicast(server)
         && reply.server_identifier.is_some_and(is_unicast)
-        && match reply.message_type {
-            DhcpMessageType::Offer => is_unicast(reply.your_ip),
-            DhcpMessageType::Ack => is_lease(&reply),
-            _ => true,
-        };
-    Some(sound)
+        && (reply.message_type != DhcpMessageType::Offer || is_unicast(reply.your_ip))
+        && (!is_lease || is_sound(&reply));
+    Some(if !sound {
+        Verdict::Unsound
+    } else if is_lease && reply.router.is_none() {
+        Verdict::NoRouter
+    } else {
+        Verdict::Sound
+    })
 }
 
-/// Whether there is a host's address with its network, for some time, and a router, if there is one, that can
-/// be reached there.
-fn is_lease(reply: &DhcpRepr<'_>) -> bool {
+/// Whether a lease has a host's address with its network, for some time, and a router, if there is one, that
+/// can be reached there.
+fn is_sound(reply: &DhcpRepr<'_>) -> bool {
     let prefix_len = reply
         .subnet_mask
         .and_then(|mask| IpAddress::Ipv4(mask).prefix_len());
@@ -94,15 +112,22 @@ mod tests {
         bytes
     }
 
+    fn judge(server: Ipv4Addr, message: &[u8]) -> Option<Verdict> {
+        super::judge(CLIENT, server, &mut message.to_vec())
+    }
+
     fn is_sound(server: Ipv4Addr, message: &[u8]) -> bool {
-        super::is_sound(CLIENT, server, message) == Some(true)
+        judge(server, message) == Some(Verdict::Sound)
     }
 
     #[test]
     fn leases() {
-        assert_eq!(super::is_sound([2, 0, 0, 0, 0, 2], SERVER, &says(|_| {})), None);
+        assert_eq!(super::judge([2, 0, 0, 0, 0, 2], SERVER, &mut says(|_| {})), None);
         assert!(is_sound(SERVER, &says(|_| {})));
-        assert!(is_sound(SERVER, &says(|it| it.router = None)));
+        let alone = judge(SERVER, &says(|it| it.router = None));
+        assert_eq!(alone, Some(Verdict::NoRouter));
+        let offer = says(|it| (it.message_type, it.router) = (DhcpMessageType::Offer, None));
+        assert!(is_sound(SERVER, &offer));
         assert!(is_sound(
             SERVER,
             &says(|it| it.router = Some([100, 64, 0, 1].into()))

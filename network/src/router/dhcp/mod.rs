@@ -23,6 +23,7 @@ pub const CLIENT_PORT: u16 = 68;
 /// Options that smoltcp has no field for, or does not take as they are sent (RFC 2132).
 mod option {
     pub const PAD: u8 = 0;
+    pub const ROUTER: u8 = 3;
     pub const DOMAIN_NAME_SERVER: u8 = 6;
     pub const INTERFACE_MTU: u8 = 26;
     pub const RENEWAL_TIME: u8 = 58;

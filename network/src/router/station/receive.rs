@@ -14,28 +14,29 @@ use smoltcp::wire::{
 use super::Station;
 use crate::router::config::is_unicast;
 use crate::router::counters::Counters;
+use crate::router::dhcp::client::Verdict;
 use crate::router::dns::{self, Asker};
 use crate::router::nat::Seconds;
 use crate::router::{Now, advertise, dhcp};
 
-/// Time between two lines in the log about leases that are not believed, in seconds.
+/// Time between two lines in the log about leases that are of no use, in seconds.
 const LOG_INTERVAL: Seconds = 60;
 
 impl<P: Port> Station<P> {
     /// Takes a frame that is for the router itself, or for all.
     pub fn receive(&mut self, now: Now, frame: &Frame<P::Buffer>, counters: &Counters) {
-        let Some(bytes) = self.copy(frame) else {
+        let Some(mut bytes) = self.copy(frame) else {
             counters.dropped_invalid.add(1);
             return;
         };
         let Ok(header) = EthernetFrame::new_checked(&bytes[..]) else {
             return;
         };
-        match header.ethertype() {
-            EthernetProtocol::Arp if !self.learn(now, header.payload(), counters) => return,
-            EthernetProtocol::Ipv4 if !self.take_ipv4(now, header.src_addr(), header.payload(), counters) => {
-                return;
-            }
+        let (ethertype, from) = (header.ethertype(), header.src_addr());
+        let packet = &mut bytes[ETHERNET_HEADER..];
+        match ethertype {
+            EthernetProtocol::Arp if !self.learn(now, packet, counters) => return,
+            EthernetProtocol::Ipv4 if !self.take_ipv4(now, from, packet, counters) => return,
             EthernetProtocol::Ipv6 => {
                 if let Some(advertiser) = &mut self.advertiser
                     && advertise::is_solicitation(&bytes)
@@ -44,7 +45,7 @@ impl<P: Port> Station<P> {
                     self.advertise(now, counters);
                     return;
                 }
-                if !self.take_ipv6(header.src_addr(), header.payload(), counters) {
+                if !self.take_ipv6(from, &bytes[ETHERNET_HEADER..], counters) {
                     return;
                 }
             }
@@ -58,8 +59,8 @@ impl<P: Port> Station<P> {
 
     /// Takes an IPv4 packet. Whether smoltcp is to have it: it must not get a source that nobody can be
     /// answered at.
-    fn take_ipv4(&mut self, now: Now, from: EthernetAddress, packet: &[u8], counters: &Counters) -> bool {
-        let ip = Ipv4Packet::new_checked(packet).ok();
+    fn take_ipv4(&mut self, now: Now, from: EthernetAddress, packet: &mut [u8], counters: &Counters) -> bool {
+        let ip = Ipv4Packet::new_checked(&*packet).ok();
         // smoltcp would take a fragment for a whole packet.
         let Some(ip) = ip.filter(|ip| !ip.more_frags() && ip.frag_offset() == 0 && ip.verify_checksum())
         else {
@@ -88,7 +89,15 @@ impl<P: Port> Station<P> {
                     self.serve_dhcp(now, from, udp.payload(), counters);
                     return false;
                 }
-                dhcp::CLIENT_PORT if !self.is_lease_sound(now, source, udp.payload()) => return false,
+                dhcp::CLIENT_PORT if self.dhcp_client.is_some() => {
+                    let start = usize::from(ip.header_len());
+                    let mut udp = UdpPacket::new_unchecked(&mut packet[start..]);
+                    // It was right, and is not if the message is changed.
+                    udp.set_checksum(0);
+                    if !self.is_lease_sound(now, source, udp.payload_mut()) {
+                        return false;
+                    }
+                }
                 _ => {}
             }
         }
@@ -135,23 +144,30 @@ impl<P: Port> Station<P> {
         }
     }
 
-    /// Whether a message from a DHCP server makes sense, if it is one for this station's client.
-    fn is_lease_sound(&mut self, now: Now, server: Ipv4Addr, message: &[u8]) -> bool {
-        if self.dhcp_client.is_none() {
-            return true;
-        }
-        match dhcp::client::is_sound(self.mac, server, message) {
-            Some(true) => return true,
-            Some(false) => {}
-            None => return false,
-        }
-        if self.next_warning <= now.second {
+    /// Whether a message from a DHCP server makes sense, and is one for this station's client. It is to get the
+    /// message as it is then.
+    fn is_lease_sound(&mut self, now: Now, server: Ipv4Addr, message: &mut [u8]) -> bool {
+        let verdict = dhcp::client::judge(self.mac, server, message);
+        let warns = match verdict {
+            None | Some(Verdict::Sound) => false,
+            // Once, and not each time that it is renewed.
+            Some(Verdict::NoRouter) => self.address.is_none() || self.gateway.is_some(),
+            Some(Verdict::Unsound) => true,
+        };
+        let sound = matches!(verdict, Some(Verdict::Sound | Verdict::NoRouter));
+        if warns && self.next_warning <= now.second {
             self.next_warning = now.second.saturating_add(LOG_INTERVAL);
-            log::warn!(
-                "router: a lease from {server} is ignored, because its addresses or times make no sense"
-            );
+            if sound {
+                log::warn!(
+                    "router: the lease from {server} has no router, so nothing gets beyond its network"
+                );
+            } else {
+                log::warn!(
+                    "router: a lease from {server} is ignored, because its addresses or times make no sense"
+                );
+            }
         }
-        false
+        sound
     }
 
     /// The frame's bytes, with its checksum computed. `None` if it is larger than the line, or there is no
