@@ -119,8 +119,9 @@ fn a_server_that_names_several_routers() {
 
 #[test]
 fn leases_that_make_no_sense() {
-    // smoltcp would renew with 0.0.0.0, or send by such a router, and panic.
-    let servers: [Server; 13] = [
+    // smoltcp would renew with 0.0.0.0, or send by such a router, and panic. A router outside the network is
+    // not believed what it says to ARP.
+    let servers: [Server; 15] = [
         |_, from| *from = "0.0.0.0",
         |_, from| *from = "224.0.0.1",
         |_, from| *from = "127.0.0.1",
@@ -129,6 +130,8 @@ fn leases_that_make_no_sense() {
         |it, _| it.router = Some(ip("224.0.0.1")),
         |it, _| it.router = Some(ip("255.255.255.255")),
         |it, _| it.router = Some(ip("192.0.2.255")),
+        |it, _| it.router = Some(ip("100.64.0.1")),
+        |it, _| it.subnet_mask = Some(ip("255.255.255.255")),
         |it, _| it.your_ip = ip("192.0.2.255"),
         |it, _| it.your_ip = ip("224.0.0.5"),
         |it, _| it.subnet_mask = Some(ip("255.0.255.0")),

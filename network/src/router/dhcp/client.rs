@@ -47,7 +47,7 @@ pub fn judge(client: Mac, server: Ipv4Addr, message: &mut [u8]) -> Option<Verdic
 }
 
 /// Whether a lease has a host's address with its network, for some time, and a router, if there is one, that
-/// can be reached there.
+/// can be reached there: ARP is believed of neighbours only, so that one beside the network leads nowhere.
 fn is_sound(reply: &DhcpRepr<'_>) -> bool {
     let prefix_len = reply
         .subnet_mask
@@ -57,12 +57,13 @@ fn is_sound(reply: &DhcpRepr<'_>) -> bool {
     };
     let own = Ipv4Cidr::new(reply.your_ip, prefix_len);
     is_host(own, own.address())
-        && reply.router.is_none_or(|router| is_other(own, router))
+        && reply
+            .router
+            .is_none_or(|router| router != own.address() && is_host(own, router))
         && reply.lease_duration != Some(0)
 }
 
-/// Whether an address can be another station's, in one's own network or, as some providers have it (RFC
-/// 3442), beside it.
+/// Whether an address can be another station's, in one's own network or beyond it.
 pub fn is_other(own: Ipv4Cidr, address: Ipv4Addr) -> bool {
     address != own.address()
         && if own.contains_addr(&address) {
@@ -128,10 +129,17 @@ mod tests {
         assert_eq!(alone, Some(Verdict::NoRouter));
         let offer = says(|it| (it.message_type, it.router) = (DhcpMessageType::Offer, None));
         assert!(is_sound(SERVER, &offer));
-        assert!(is_sound(
-            SERVER,
-            &says(|it| it.router = Some([100, 64, 0, 1].into()))
-        ));
+        for (mask, router, expected) in [
+            ([255, 255, 255, 255], [100, 64, 0, 1], false),
+            ([255, 255, 255, 0], [100, 64, 0, 1], false),
+            ([255, 255, 255, 0], [192, 0, 3, 1], false),
+            ([255, 255, 254, 0], [192, 0, 3, 1], true),
+            ([255, 255, 255, 254], [192, 0, 2, 76], true),
+        ] {
+            let (mask, router) = (Some(mask.into()), Some(router.into()));
+            let message = says(|it| (it.subnet_mask, it.router) = (mask, router));
+            assert_eq!(is_sound(SERVER, &message), expected, "{mask:?} {router:?}");
+        }
         let nobody = [
             [0, 0, 0, 0],
             [224, 0, 0, 1],

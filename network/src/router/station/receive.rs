@@ -144,8 +144,8 @@ impl<P: Port> Station<P> {
         }
     }
 
-    /// Whether a message from a DHCP server makes sense, and is one for this station's client. It is to get the
-    /// message as it is then.
+    /// Whether a message from a DHCP server makes sense, and is one for this station's client. The client is
+    /// to get it as it is then.
     fn is_lease_sound(&mut self, now: Now, server: Ipv4Addr, message: &mut [u8]) -> bool {
         let verdict = dhcp::client::judge(self.mac, server, message);
         let warns = match verdict {
@@ -163,7 +163,8 @@ impl<P: Port> Station<P> {
                 );
             } else {
                 log::warn!(
-                    "router: a lease from {server} is ignored, because its addresses or times make no sense"
+                    "router: a lease from {server} is ignored, because its addresses or times make no sense, \
+                     or its router is outside its network"
                 );
             }
         }
