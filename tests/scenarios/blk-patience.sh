@@ -4,6 +4,7 @@
 # timeout: 400
 need image driver
 mkfs.ext4 -q "$(disk host 64)"
+mkdir -p /mnt
 mount -o loop /run/disks/host.img /mnt
 fallocate -l 32M /mnt/disk.img
 driver_domain "vdev=xvdb,format=raw,access=rw,target=/mnt/disk.img" -- patience=2
