@@ -37,10 +37,11 @@ sleep 2
 # From here on, nothing that the back end writes comes to an end.
 fsfreeze --freeze /mnt
 sleep 1
+# Its successor says that it is gone.
 echo "$device" >$back_end/unbind
+echo "$device" >$back_end/bind
 wait_printed g '^failed after' 30
 printed g '^failed after [2-7] s' || fail "the request did not fail after patience: $(grep '^failed' "$(console g)")"
 printed driver-domain 'still has pages of ours' || fail "the back end has let go of everything"
 fsfreeze --unfreeze /mnt
-echo "$device" >$back_end/bind
 guest_ends g 200
