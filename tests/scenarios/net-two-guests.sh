@@ -3,7 +3,6 @@
 # timeout: 400
 need image driver
 network_up
-iperf_server 5202
 sum=$(served_file data 16)
 driver_domain "vif:mac=00:16:3e:00:00:01,bridge=$bridge" +memory=32 -- segment.lan=uplink=vif0
 cat >script <<G
