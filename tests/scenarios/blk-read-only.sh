@@ -14,11 +14,11 @@ wait_for /dev/vda
 wait_for /dev/vdb
 for disk in vda vdb; do
     [ "$(cat /sys/block/$disk/ro)" = 1 ]
-    dd if=/dev/$disk bs=7 count=1 iflag=fullblock status=none
-    ! dd if=/dev/zero of=/dev/$disk bs=4096 count=1 oflag=direct status=none
+    echo "$disk: $(dd if=/dev/$disk bs=7 count=1 iflag=fullblock status=none)"
+    if dd if=/dev/zero of=/dev/$disk bs=4096 count=1 oflag=direct status=none; then exit 1; fi
 done
 G
 guest_ends g 180
-printed g 'hello b' || fail "vda is not the first uplink"
-printed g 'hello c' || fail "vdb is not the second uplink"
+printed g 'vda: hello b' || fail "vda is not the first uplink"
+printed g 'vdb: hello c' || fail "vdb is not the second uplink"
 same "the disks' content" "$(cat /run/disks/*.img | sha256sum)" "$sum"

@@ -13,7 +13,7 @@ device=$(echo /sys/bus/xen/devices/virtio_disk-*)
 for _ in 1 2 3; do
     fio_verify /dev/vda 4 1 4k-64k 256k
     # xenbus keeps a driver from being unloaded as long as it has devices.
-    ! rmmod virtio_msg_xen 2>/dev/null
+    if rmmod virtio_msg_xen 2>/dev/null; then exit 1; fi
     basename "$device" >"$device/driver/unbind"
     [ ! -e /dev/vda ]
     rmmod virtio_msg_xen

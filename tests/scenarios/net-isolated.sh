@@ -21,14 +21,18 @@ reaches() {
     ping -q -c 3 -i 0.2 -W 1 $1 >/dev/null || return 1
     echo "reaches $1"
 }
-! reaches 10.2.0.$other
-! reaches 10.77.0.1
+# With `!` alone, what is reached would not end the script.
+unreachable() {
+    if reaches "$1"; then return 1; fi
+}
+unreachable 10.2.0.$other
+unreachable 10.77.0.1
 # Nor with an address that belongs there, on the same wire.
 ip addr add 10.77.0.9/24 dev $nic
-! reaches 10.77.0.1
+unreachable 10.77.0.1
 # Nor is an address of this network that is not the guest's one to be used.
 ip addr add 10.2.0.77/24 dev $nic
-! reaches "10.2.0.1 -I 10.2.0.77"
+unreachable "10.2.0.1 -I 10.2.0.77"
 ip addr del 10.2.0.77/24 dev $nic
 ping -q -c 3 -i 0.2 10.2.0.1
 echo "is isolated"
