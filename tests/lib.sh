@@ -254,7 +254,7 @@ gone() {
 
 # guest_ends NAME [SECONDS [STATUS]]: waits until the guest's script has ended, with success or the given status, and the domain with it.
 guest_ends() {
-    wait_printed "$1" "guest.sh exits with" "${2:-90}"
+    wait_printed "$1" "guest.sh exits with [0-9]" "${2:-90}"
     local status
     status=$(sed -n 's/^guest.sh exits with \([0-9]*\).*/\1/p' "$(console "$1")" | tail -n 1)
     [ "$status" = "${3:-0}" ] || fail "the script in guest $1 exits with $status"
@@ -301,7 +301,7 @@ client() {
 
 # client_passes NAME [SECONDS]: waits until the client is done, and fails with its first failure if it has one.
 client_passes() {
-    wait_printed "$1" '^.*passed [0-9]* failed [0-9]*' "${2:-60}"
+    wait_printed "$1" 'passed [0-9]* failed [0-9]' "${2:-60}"
     ! printed "$1" 'not ok' || fail "client $1: $(grep -m 1 'not ok' "$(console "$1")")"
     printed "$1" 'failed 0' || fail "client $1 fails"
     wait_until 10 "client $1 powers off" gone "$1"

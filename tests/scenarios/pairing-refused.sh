@@ -9,6 +9,17 @@ errors() {
     grep -c ERROR "$(console driver-domain)" || true
 }
 
+# one_more LINES: whether there is another error since there were that many.
+one_more() {
+    [ $(($(errors) - $1)) -ge 1 ]
+}
+
+# logged_once LINES: the same for exactly one. It may come later than what xenstore says.
+logged_once() {
+    wait_until 5 "the reason is in the log" one_more "$1"
+    same "lines in the log" "$(($(errors) - $1))" 1
+}
+
 refused() {
     local start=$SECONDS lines status=0
     lines=$(errors)
@@ -17,7 +28,7 @@ refused() {
     [ $((SECONDS - start)) -lt 10 ] || fail "it takes $((SECONDS - start)) s to refuse $1"
     xenstore-ls "/local/domain/$(xl domid driver-domain)/error" | tee reasons
     grep -q "$2" reasons || fail "the reason is not in xenstore"
-    same "lines in the log" "$(($(errors) - lines))" 1
+    logged_once "$lines"
 }
 
 # malformed NODE VALUE [REASON]: writes what libxl would for a disk of the guest "victim", but for one node, or without it if the value is
@@ -44,7 +55,7 @@ malformed() {
     [[ $(xenstore-read "$error") == *"$reason"* ]] || fail "the reason in xenstore is not '$reason': $(xenstore-read "$error")"
     # What makes libxl give up at once.
     wait_until 5 "the state goes" eval "! xenstore-exists $back/state"
-    same "lines in the log" "$(($(errors) - lines))" 1
+    logged_once "$lines"
     grep ERROR "$(console driver-domain)" | tail -n 1 | grep -F "$reason" || fail "the reason is not in the log"
     xenstore-rm "$front" "$back"
 }

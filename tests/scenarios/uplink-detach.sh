@@ -21,8 +21,8 @@ check "an idle uplink is detached" detached
 ! client stranger "test=basic" "$(virtio_disk xvda xvdb access=rw)" || fail "an uplink that is gone is given to a client"
 attach
 use second
-# While it is in use, the toolstack gives up waiting.
-client busy "loglevel=info test=stress seed=1 rounds=40" "$(virtio_disk xvda xvdb access=rw)"
+# While it is in use, the toolstack waits, and would give up after 10 s.
+client busy "loglevel=info test=stress seed=1 rounds=200" "$(virtio_disk xvda xvdb access=rw)"
 connected() {
     [ "$(xenstore-read "/local/domain/$(xl domid busy)/device/virtio_disk/51712/state")" = 4 ]
 }
