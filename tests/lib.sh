@@ -333,12 +333,19 @@ usage() {
         }'
 }
 
-# What may come and go in the heap between two moments at rest, in bytes: the text of counters, which get longer, and the like.
-heap_slack=1024
+# at_rest FILE: writes what the driver domain holds by `usage`, once the counters have been published with what there is now,
+# which is every ten seconds. Idle time costs no wall time.
+at_rest() {
+    sleep 12
+    usage >"$1"
+}
 
-# holds_as_before FILE: fails unless the driver domain holds what it did when it was asked by `usage >FILE`. What it has counted for a
-# client goes within its next ten seconds. What its uplinks need for the load has to be there before: the table of a pool's pages is in
-# the heap, and doubles when it is full.
+# What may come and go in the heap between two moments at rest, in bytes: the text of counters, which get longer, and the like.
+heap_slack=2048
+
+# holds_as_before FILE: fails unless the driver domain holds what it did when it was asked by `at_rest FILE`. What it has
+# counted for a client goes within its next ten seconds. What its uplinks need for the load has to be there before: the table
+# of a pool's pages is in the heap, and doubles when it is full.
 holds_as_before() {
     local end=$((SECONDS + 15))
     until usage >now && not_more now "$1"; do

@@ -10,7 +10,7 @@ client early "loglevel=info test=net-flood seed=1 seconds=5" "$(virtio_nic spoof
 client first "loglevel=info test=net seed=1" "$(virtio_nic)"
 client_passes first 200
 client_passes early 100
-usage >before
+at_rest before
 client bad "loglevel=info test=net-hostile seed=1" "$(virtio_nic queues=4)"
 client_passes bad 300
 client flood "loglevel=info test=net-flood seed=1 seconds=30" "$(virtio_nic spoof=1)"

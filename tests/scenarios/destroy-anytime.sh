@@ -7,7 +7,7 @@ client first "test=basic" "$(virtio_disk xvda xvdb access=rw)"
 client_passes first 120
 client second "test=stress seed=7 rounds=10" "$(virtio_disk xvda xvdb access=rw)"
 client_passes second 120
-usage >before
+at_rest before
 for delay in 0 0.1 0.2 0.4 0.8 1.6 3; do
     client c "test=stress seed=7 rounds=1000000" "$(virtio_disk xvda xvdb access=rw)"
     sleep $delay

@@ -6,7 +6,7 @@ file=$(disk b 32)
 driver_domain "vdev=xvdb,format=raw,access=rw,target=$file"
 client first "test=basic" "$(virtio_disk xvda xvdb access=rw)"
 client_passes first 120
-usage >before
+at_rest before
 dd if=/dev/zero of="$file" bs=4096 count=1 conv=notrunc status=none
 guest g pv "$(virtio_disk xvda xvdb access=rw)" "+on_reboot='restart'" "+on_crash='destroy'" <<'G'
 set -e

@@ -6,7 +6,7 @@ need image driver client
 driver_domain "vdev=xvdb,format=raw,access=rw,target=$(disk b 32)"
 client c "test=basic" "$(virtio_disk xvda xvdb access=rw)"
 client_passes c 120
-usage >before
+at_rest before
 guest g pv "$(virtio_disk xvda xvdb access=rw)" <<'G'
 wait_for /dev/vda
 echo reading

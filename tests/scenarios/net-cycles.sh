@@ -23,6 +23,6 @@ G
     xl destroy "g$number"
     wait_until 15 "its back end is gone" eval "! xenstore-exists $back_end"
     # The first ones may fill what is kept.
-    [ "$number" != 2 ] || usage >before
+    [ "$number" != 2 ] || at_rest before
 done
 holds_as_before before
