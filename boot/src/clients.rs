@@ -66,7 +66,8 @@ where
     let root = format!("backend/{kind}");
     let mut watch = xenstore::watch(&root).await?;
     let mut tasks: BTreeMap<Place, Task<()>> = BTreeMap::new();
-    // A client can end its device and have it served anew, which is no way to new lines in the log.
+    // Of places that are there: a client can end its device and have it served anew, which is no way to new
+    // lines in the log.
     let mut logs: Vec<(Place, LogLimit)> = Vec::new();
     let ended = Rc::new(Signal::new());
     loop {
@@ -82,6 +83,9 @@ where
             }
             places => places?,
         };
+        if changed == root {
+            logs.retain(|(place, _)| places.contains(place));
+        }
         for place in places {
             tasks.retain(|_, task| !task.is_finished());
             let path = format!("{root}/{}/{}", place.0, place.1);
@@ -119,7 +123,7 @@ where
     }
 }
 
-/// The log of a place: the one that it had, unless many others were served since.
+/// The log of a place: the one that it had, unless it was gone meanwhile, or very many others were served.
 fn log_of(logs: &mut Vec<(Place, LogLimit)>, place: Place, path: &str) -> LogLimit {
     let had = logs.iter().position(|(of, _)| *of == place);
     let (_, log) = had.map_or_else(|| (place, LogLimit::new(path)), |index| logs.remove(index));
