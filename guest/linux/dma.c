@@ -95,6 +95,28 @@ static void vmsg_dma_free(struct device *dev, size_t size, void *memory, dma_add
 	free_pages_exact(memory, size);
 }
 
+/*
+ * Grants pages from vmsg_dma_alloc() anew: the back end is only to read them. To
+ * be called before it is told of them. It may have guessed their references all
+ * the same, and has itself to blame then.
+ */
+int vmsg_dma_protect(struct vmsg_dev *d, dma_addr_t addr, void *memory, unsigned int pages)
+{
+	grant_ref_t first = vmsg_dma_to_grant(addr);
+	unsigned int i;
+
+	if (!(addr & VMSG_DMA_GRANT))
+		return -ENODEV;
+	for (i = 0; i < pages; i++) {
+		if (!gnttab_end_foreign_access_ref(first + i)) {
+			vmsg_channel_fail(d, "the back end uses memory that it was not told of");
+			return -EBUSY;
+		}
+		vmsg_grant_pages(d->backend, first + i, virt_to_pfn(memory) + i, 1, true);
+	}
+	return 0;
+}
+
 static dma_addr_t vmsg_dma_map_page(struct device *dev, struct page *page, unsigned long offset,
 				    size_t size, enum dma_data_direction dir, unsigned long attrs)
 {

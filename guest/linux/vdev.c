@@ -375,6 +375,23 @@ static void close_event_channel(struct virtqueue *vq)
 	info->irq = 0;
 }
 
+/*
+ * The virtio core finds the end of a finished chain in the descriptor table that
+ * the device has, which is therefore not to change. The used ring, which the
+ * device writes, begins on the next page. Packed queues are one ring that the
+ * device writes; the core goes by its own copy of what it put there.
+ */
+static int protect_areas(struct vmsg_vdev *v, struct virtqueue *vq)
+{
+	dma_addr_t start = virtqueue_get_desc_addr(vq);
+	unsigned int pages;
+
+	if (virtio_has_feature(vq->vdev, VIRTIO_F_RING_PACKED))
+		return 0;
+	pages = (virtqueue_get_used_addr(vq) - start) >> VMSG_GRANT_SHIFT;
+	return vmsg_dma_protect(v->d, start, virtqueue_get_vring(vq)->desc, pages);
+}
+
 /* Lets the device use the queue, with a fresh event channel. */
 static int start_vq(struct vmsg_vdev *v, struct virtqueue *vq)
 {
@@ -389,7 +406,9 @@ static int start_vq(struct vmsg_vdev *v, struct virtqueue *vq)
 	u32 max_size, cur_size;
 	int err;
 
-	err = open_event_channel(v, vq);
+	err = protect_areas(v, vq);
+	if (!err)
+		err = open_event_channel(v, vq);
 	if (!err)
 		err = vmsg_request(v->d, VMSG_SET_VQUEUE, &request, sizeof(request), NULL, 0);
 	if (!err)

@@ -146,6 +146,7 @@ void vmsg_vdev_config_event(struct virtio_device *vdev, u32 status);
 void vmsg_dma_attach(struct vmsg_dev *d);
 void vmsg_dma_claim(struct vmsg_dev *d);
 void vmsg_dma_detach(struct vmsg_dev *d);
+int vmsg_dma_protect(struct vmsg_dev *d, dma_addr_t addr, void *memory, unsigned int pages);
 void vmsg_ungrant(struct vmsg_dev *d, dma_addr_t addr, unsigned int pages);
 
 /* bounce.c */
