@@ -149,14 +149,14 @@ static int thaw_locked(struct vmsg_dev *d)
 	if (!d->frozen)
 		return 0;
 	d->frozen = false;
-	err = virtio_device_restore(d->vdev);
+	err = vmsg_vdev_restore(d->vdev);
 	if (err) {
 		/*
 		 * A driver that was not restored can be neither used nor
 		 * unbound. Without a back end the restoration succeeds.
 		 */
 		vmsg_channel_fail(d, "the device cannot be restored");
-		virtio_device_restore(d->vdev);
+		vmsg_vdev_restore(d->vdev);
 	}
 	return err;
 }

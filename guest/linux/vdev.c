@@ -34,6 +34,7 @@ struct vmsg_vdev {
 	struct virtio_device vdev;
 	struct vmsg_dev	*d;
 	bool		had_queues;
+	bool		restoring;	/* the configuration is not to change */
 	u32		max_vqs;
 	u8		status;
 	u32		generation;
@@ -101,7 +102,7 @@ static void vmsg_get(struct virtio_device *vdev, unsigned int offset, void *buf,
 		return;
 	len = min(len, v->config_size - offset);
 
-	for (done = 0; done < len && alive(v); done += chunk) {
+	for (done = 0; done < len && alive(v) && !READ_ONCE(v->restoring); done += chunk) {
 		chunk = min_t(unsigned int, len - done, VMSG_CONFIG_CHUNK);
 		if (read_chunk(v, offset + done, chunk))
 			refused(v, "the configuration cannot be read");
@@ -465,9 +466,9 @@ static struct virtqueue *add_vq(struct virtio_device *vdev, unsigned int index,
 	struct virtqueue *vq;
 	int err;
 
-	if (index >= v->max_vqs)
-		return ERR_PTR(-ENOENT);
 	if (usable) {
+		if (index >= v->max_vqs)
+			return ERR_PTR(-ENOENT);
 		err = get_vqueue(v, index, &size, &in_use);
 		if (err)
 			return ERR_PTR(err);
@@ -571,6 +572,26 @@ void vmsg_vdev_break(struct virtio_device *vdev)
 	if (READ_ONCE(to_vmsg_vdev(vdev)->had_queues))
 		virtio_break_device(vdev);
 }
+
+#ifdef CONFIG_PM_SLEEP
+/*
+ * Restores a driver. It reads the number of its queues again, but has made
+ * everything else for that of before: a back end, which may be another one now,
+ * has that many or is refused. What else has changed the driver looks at after.
+ */
+int vmsg_vdev_restore(struct virtio_device *vdev)
+{
+	struct vmsg_vdev *v = to_vmsg_vdev(vdev);
+	int err;
+
+	WRITE_ONCE(v->restoring, true);
+	err = virtio_device_restore(vdev);
+	WRITE_ONCE(v->restoring, false);
+	if (!err && alive(v))
+		virtio_config_changed(vdev);
+	return err;
+}
+#endif
 
 static int vmsg_disable_vq_and_reset(struct virtqueue *vq)
 {

@@ -139,6 +139,7 @@ int vmsg_request(struct vmsg_dev *d, u8 id, const void *request, size_t request_
 /* vdev.c */
 struct virtio_device *vmsg_vdev_create(struct vmsg_dev *d);
 void vmsg_vdev_break(struct virtio_device *vdev);
+int vmsg_vdev_restore(struct virtio_device *vdev);
 int vmsg_vdev_check(struct vmsg_dev *d, struct virtio_device *vdev);
 void vmsg_vdev_config_event(struct virtio_device *vdev, u32 status);
 
