@@ -479,10 +479,15 @@ static int vmsg_thaw(struct device *dev)
 
 static int vmsg_restore(struct device *dev)
 {
+	struct vmsg_dev *d = dev_get_drvdata(dev);
 	/* Finds and watches the back end, which may be another one now. */
 	int err = dev->bus->pm->restore(dev);
 
-	return err ?: vmsg_thaw(dev);
+	if (err)
+		return err;
+	/* xenbus takes it for that of a new domain. If the guest never left, it is Closed. */
+	d->xdev->state = XenbusStateUnknown;
+	return vmsg_thaw(dev);
 }
 #else
 #define vmsg_freeze	NULL
