@@ -64,9 +64,13 @@ static void drained(struct work_struct *work)
  */
 static enum xenbus_state backend_state(struct vmsg_dev *d)
 {
-	enum xenbus_state state = xenbus_read_driver_state(d->xdev->otherend);
+	enum xenbus_state state;
 	char *node;
 
+	/* xenbus found none when the guest resumed. */
+	if (!d->xdev->otherend)
+		return XenbusStateClosed;
+	state = xenbus_read_driver_state(d->xdev->otherend);
 	if (state != XenbusStateUnknown)
 		return state;
 
@@ -483,8 +487,14 @@ static int vmsg_restore(struct device *dev)
 	/* Finds and watches the back end, which may be another one now. */
 	int err = dev->bus->pm->restore(dev);
 
-	if (err)
+	if (err) {
+		/* There is none. Requests are to fail then, not to wait. */
+		mutex_lock(&d->lock);
+		if (d->frozen)
+			thaw_vdev(d);
+		mutex_unlock(&d->lock);
 		return err;
+	}
 	/* xenbus takes it for that of a new domain. If the guest never left, it is Closed. */
 	d->xdev->state = XenbusStateUnknown;
 	return vmsg_thaw(dev);
