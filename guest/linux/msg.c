@@ -134,6 +134,7 @@ static irqreturn_t message_interrupt(int irq, void *data)
 	struct vmsg_dev *d = data;
 	struct vmsg_channel *ch = &d->channel;
 	struct vmsg_page *page = ch->page;
+	/* An answer that was waited for makes it wanted. Events may come without end. */
 	unsigned int eoi_flags = XEN_EOI_FLAG_SPURIOUS;
 	union vmsg_message msg;
 	u32 prod, count, size;
@@ -151,7 +152,6 @@ static irqreturn_t message_interrupt(int irq, void *data)
 	if (!count)
 		goto out;
 
-	eoi_flags = 0;
 	while (ch->driver_cons != prod) {
 		/* The back end can change the slot at any time: use the copy. */
 		memcpy(&msg, &page->device_ring[ch->driver_cons % VMSG_SLOTS], sizeof(msg));
@@ -166,7 +166,9 @@ static irqreturn_t message_interrupt(int irq, void *data)
 		if (!(msg.header.type & VMSG_TYPE_RESPONSE)) {
 			if (!(msg.header.type & VMSG_TYPE_BUS))
 				take_event(ch, &msg, size);
-		} else if (!take_answer(ch, &msg)) {
+		} else if (take_answer(ch, &msg)) {
+			eoi_flags = 0;
+		} else {
 			vmsg_channel_fail(d, "answer to a request that was not sent");
 			goto out;
 		}

@@ -284,16 +284,15 @@ static bool vmsg_notify(struct virtqueue *vq)
 }
 
 /*
- * Whether the device has used buffers since the last interrupt. They need not be
- * there any more: network drivers look for them without being interrupted.
+ * Whether the device has used buffers of a split queue since the last interrupt.
+ * They need not be there any more: network drivers look for them without being
+ * interrupted.
  */
 static bool has_progressed(struct virtqueue *vq)
 {
 	struct vmsg_vq *info = vq->priv;
 	u16 used;
 
-	if (virtio_has_feature(vq->vdev, VIRTIO_F_RING_PACKED))
-		return false;
 	used = le16_to_cpu((__force __le16)READ_ONCE(virtqueue_get_vring(vq)->used->idx));
 	if (used == info->used_seen)
 		return false;
@@ -308,12 +307,17 @@ static bool has_progressed(struct virtqueue *vq)
 static irqreturn_t queue_interrupt(int irq, void *data)
 {
 	struct virtqueue *vq = data;
+	bool packed = virtio_has_feature(vq->vdev, VIRTIO_F_RING_PACKED);
 	bool wanted = false;
 
 	/* The driver expects callbacks only between DRIVER_OK and the reset. */
 	if (READ_ONCE(to_vmsg_vdev(vq->vdev)->status) & VIRTIO_CONFIG_S_DRIVER_OK) {
-		wanted = has_progressed(vq);
-		wanted |= vring_interrupt(irq, vq) == IRQ_HANDLED;
+		wanted = !packed && has_progressed(vq);
+		if (vring_interrupt(irq, vq) == IRQ_HANDLED && packed)
+			wanted = true;
+		/* Nobody takes the buffers of a broken queue: they would be there for ever. */
+		if (virtqueue_is_broken(vq))
+			wanted = false;
 	}
 	xen_irq_lateeoi(irq, wanted ? 0 : XEN_EOI_FLAG_SPURIOUS);
 	return IRQ_HANDLED;
