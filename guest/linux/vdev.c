@@ -29,6 +29,8 @@
 #define MAX_QUEUE_SIZE		1024
 
 #define SET_CONFIG_ATTEMPTS	3
+/* How often a reader starts again because the configuration has changed meanwhile. */
+#define MAX_REREADS		32
 
 struct vmsg_vdev {
 	struct virtio_device vdev;
@@ -38,6 +40,8 @@ struct vmsg_vdev {
 	u32		max_vqs;
 	u8		status;
 	u32		generation;
+	u32		generation_told;	/* to the virtio core */
+	unsigned int	rereads;
 	u32		config_size;
 	u8		config[];	/* as last read or written */
 };
@@ -153,11 +157,19 @@ static void vmsg_set(struct virtio_device *vdev, unsigned int offset, const void
 
 /*
  * The generation that the last answer told. A reader compares it before and
- * after: what changed in between shows in the answers it got.
+ * after: what changed in between shows in the answers it got. It reads until
+ * they are the same, which a back end could put off for ever.
  */
 static u32 vmsg_generation(struct virtio_device *vdev)
 {
-	return to_vmsg_vdev(vdev)->generation;
+	struct vmsg_vdev *v = to_vmsg_vdev(vdev);
+
+	if (v->generation == v->generation_told)
+		v->rereads = 0;
+	else if (++v->rereads > MAX_REREADS)
+		refused(v, "the configuration does not stay the same");
+	v->generation_told = v->generation;
+	return v->generation;
 }
 
 /* In interrupt context, by message from the back end. */
