@@ -24,9 +24,11 @@
 #include "compat.h"
 #include "virtio_msg_xen.h"
 
-/* What a device may claim; both bound memory, and are well over what any needs. */
+/* What a device may claim; all bound memory, and are well over what any needs. */
 #define MAX_CONFIG_SIZE		4096
 #define MAX_QUEUE_SIZE		1024
+/* 64 pairs of a network device, and the one that controls them. */
+#define MAX_QUEUES		129U
 
 #define SET_CONFIG_ATTEMPTS	3
 /* How often a reader starts again because the configuration has changed meanwhile. */
@@ -482,6 +484,8 @@ static struct virtqueue *add_vq(struct virtio_device *vdev, unsigned int index,
 	struct virtqueue *vq;
 	int err;
 
+	if (index >= MAX_QUEUES)
+		return ERR_PTR(-ENOENT);
 	if (usable) {
 		if (index >= v->max_vqs)
 			return ERR_PTR(-ENOENT);
