@@ -446,6 +446,9 @@ static int vmsg_freeze(struct device *dev)
 	int err = 0;
 
 	mutex_lock(&d->lock);
+	/* xenbus may not have come to tell of it: its thread is what suspends the guest. */
+	if (d->phase == VMSG_CONNECTED && backend_state(d) == XenbusStateClosed)
+		vmsg_channel_fail(d, "the back end has closed");
 	/* To freeze that would be to wait for the requests that are lost. It stays as it is. */
 	if (!is_given_up(d)) {
 		if (d->vdev && !d->frozen)
