@@ -52,6 +52,7 @@ struct vmsg_vq {
 	evtchn_port_t	port;
 	int		irq;	/* 0: the queue has no event channel */
 	u16		used_seen;	/* the used index at the last interrupt */
+	struct mutex	hint_lock;	/* one change of the interrupt's affinity hint at a time */
 	cpumask_var_t	affinity;	/* what the driver asked for, empty for nothing */
 	char		name[48];
 };
@@ -369,9 +370,11 @@ static int open_event_channel(struct vmsg_vdev *v, struct virtqueue *vq)
 		xenbus_free_evtchn(xdev, info->port);
 		return err;
 	}
+	mutex_lock(&info->hint_lock);
 	info->irq = err;
 	if (!cpumask_empty(info->affinity))
 		irq_set_affinity_hint(info->irq, info->affinity);
+	mutex_unlock(&info->hint_lock);
 
 	request.index = cpu_to_le32(vq->index);
 	request.port = cpu_to_le32(info->port);
@@ -386,12 +389,14 @@ static void close_event_channel(struct virtqueue *vq)
 {
 	struct vmsg_vq *info = vq->priv;
 
-	if (!info->irq)
-		return;
-	/* The core complains of a hint that outlives its handler. */
-	irq_set_affinity_hint(info->irq, NULL);
-	unbind_from_irqhandler(info->irq, vq);
-	info->irq = 0;
+	mutex_lock(&info->hint_lock);
+	if (info->irq) {
+		/* The core complains of a hint that outlives its handler. */
+		irq_set_affinity_hint(info->irq, NULL);
+		unbind_from_irqhandler(info->irq, vq);
+		info->irq = 0;
+	}
+	mutex_unlock(&info->hint_lock);
 }
 
 /*
@@ -448,6 +453,8 @@ static struct vmsg_vq *alloc_vq_info(void)
 		kfree(info);
 		return NULL;
 	}
+	if (info)
+		mutex_init(&info->hint_lock);
 	return info;
 }
 
@@ -653,15 +660,19 @@ static int vmsg_enable_vq_after_reset(struct virtqueue *vq)
 static int vmsg_set_vq_affinity(struct virtqueue *vq, const struct cpumask *mask)
 {
 	struct vmsg_vq *info = vq->priv;
+	int err = 0;
 
+	/* The queue may be reset meanwhile. */
+	mutex_lock(&info->hint_lock);
 	if (mask)
 		cpumask_copy(info->affinity, mask);
 	else
 		cpumask_clear(info->affinity);
 	/* Otherwise the queue has its next interrupt put there. */
-	if (!info->irq)
-		return 0;
-	return irq_set_affinity_hint(info->irq, mask ? info->affinity : NULL);
+	if (info->irq)
+		err = irq_set_affinity_hint(info->irq, mask ? info->affinity : NULL);
+	mutex_unlock(&info->hint_lock);
+	return err;
 }
 
 static const char *vmsg_bus_name(struct virtio_device *vdev)
