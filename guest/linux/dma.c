@@ -126,7 +126,7 @@ static dma_addr_t vmsg_dma_map_page(struct device *dev, struct page *page, unsig
 
 	if (unlikely(!vmsg_channel_is_open(d) || !size || size > VMSG_MAX_MAPPING))
 		return DMA_MAPPING_ERROR;
-	if (vmsg_pool_map(d, buffer, size, &addr))
+	if (vmsg_pool_map(d, buffer, size, dir, &addr))
 		return addr;
 	if (dir != DMA_TO_DEVICE && vmsg_bounce_needed(offset, size))
 		return vmsg_bounce_map(d, buffer, size, dir, &addr) ? DMA_MAPPING_ERROR : addr;
@@ -197,6 +197,9 @@ static void vmsg_dma_sync_for_device(struct device *dev, dma_addr_t addr, size_t
 {
 	struct vmsg_dev *d = to_vmsg(dev);
 
+	/* The device does not read it, and the back end is not to. */
+	if (dir == DMA_FROM_DEVICE)
+		return;
 	if (vmsg_pool_owns(d, addr))
 		vmsg_pool_sync(d, addr, size, false);
 	else if (dir == DMA_BIDIRECTIONAL)

@@ -95,12 +95,16 @@ static unsigned int chunk_of(struct vmsg_pool *pool, dma_addr_t addr)
 }
 
 /*
- * Copies a small buffer into the pool. Buffers that the device is to write are
- * copied as well: what it leaves out must be found unchanged.
+ * Copies a small buffer into the pool. The smallest that the device is to write
+ * are copied as well: drivers set a status byte beforehand, to find it unchanged
+ * if the device leaves it out. Longer ones are zeroed, because the back end is
+ * not to read what was in them.
  */
-bool vmsg_pool_map(struct vmsg_dev *d, void *origin, size_t size, dma_addr_t *addr)
+bool vmsg_pool_map(struct vmsg_dev *d, void *origin, size_t size, enum dma_data_direction dir,
+		   dma_addr_t *addr)
 {
 	struct vmsg_pool *pool = &d->pool;
+	void *shared;
 	int chunk;
 
 	if (!pool->pages || !size || size > min_t(size_t, READ_ONCE(bounce_max), VMSG_GRANT_PAGE))
@@ -111,7 +115,11 @@ bool vmsg_pool_map(struct vmsg_dev *d, void *origin, size_t size, dma_addr_t *ad
 		return false;
 
 	pool->origin[chunk] = origin;
-	memcpy(pool->base + ((size_t)chunk << CHUNK_SHIFT), origin, size);
+	shared = pool->base + ((size_t)chunk << CHUNK_SHIFT);
+	if (dir == DMA_FROM_DEVICE && size > CHUNK_SIZE)
+		memset(shared, 0, size);
+	else
+		memcpy(shared, origin, size);
 	*addr = vmsg_grant_to_dma(pool->ref) + ((dma_addr_t)chunk << CHUNK_SHIFT);
 	return true;
 }

@@ -170,7 +170,8 @@ bool vmsg_end_grants(grant_ref_t first, unsigned int pages);
 void vmsg_pool_setup(struct vmsg_dev *d, unsigned int max_pages);
 void vmsg_pool_drop(struct vmsg_dev *d);
 void vmsg_pool_destroy(struct vmsg_dev *d);
-bool vmsg_pool_map(struct vmsg_dev *d, void *origin, size_t size, dma_addr_t *addr);
+bool vmsg_pool_map(struct vmsg_dev *d, void *origin, size_t size, enum dma_data_direction dir,
+		   dma_addr_t *addr);
 bool vmsg_pool_owns(struct vmsg_dev *d, dma_addr_t addr);
 void vmsg_pool_sync(struct vmsg_dev *d, dma_addr_t addr, size_t size, bool for_cpu);
 void vmsg_pool_unmap(struct vmsg_dev *d, dma_addr_t addr, size_t size, bool copy_back);
