@@ -26,7 +26,7 @@
 
 /* What a device may claim; all bound memory, and are well over what any needs. */
 #define MAX_CONFIG_SIZE		4096
-#define MAX_QUEUE_SIZE		1024
+#define MAX_QUEUE_SIZE		1024U
 /* 64 pairs of a network device, and the one that controls them. */
 #define MAX_QUEUES		129U
 
