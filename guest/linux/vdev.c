@@ -627,6 +627,9 @@ static int vmsg_disable_vq_and_reset(struct virtqueue *vq)
 	u32 max_size, cur_size;
 	int err;
 
+	/* Drivers ask anyway. */
+	if (!virtio_has_feature(vq->vdev, VIRTIO_F_RING_RESET))
+		return -ENOENT;
 	err = vmsg_request(v->d, VMSG_RESET_VQUEUE, &request, sizeof(request), NULL, 0);
 	if (!err)
 		err = get_vqueue(v, vq->index, &max_size, &cur_size);
