@@ -1,6 +1,6 @@
 //! Queues that are fair between those who send to them.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{TryReserveError, VecDeque};
 use alloc::vec::Vec;
 use core::task::Waker;
 
@@ -68,13 +68,23 @@ impl<B: Buffer> Queues<B> {
     }
 
     /// Adds a frame to a queue, and wakes the receiver.
-    pub(super) fn push(&mut self, queue: u16, sender: Sender, frame: Frame<B>) {
+    ///
+    /// # Errors
+    /// If there is no memory for the queue to grow: the frame is dropped.
+    pub(super) fn push(
+        &mut self,
+        queue: u16,
+        sender: Sender,
+        frame: Frame<B>,
+    ) -> Result<(), TryReserveError> {
         let weight = weight(frame.len());
+        self.shares.try_reserve(1)?;
+        self.queue(queue).push(sender, frame)?;
         match self.shares.iter_mut().find(|share| share.0 == sender) {
             Some(share) => share.1 += weight,
             None => self.shares.push((sender, weight)),
         }
-        self.queue(queue).push(sender, frame);
+        Ok(())
     }
 
     /// Whether there is nothing in a queue.
@@ -86,7 +96,7 @@ impl<B: Buffer> Queues<B> {
     /// Takes out the next frame of a queue.
     pub(super) fn pop(&mut self, queue: u16) -> Option<Frame<B>> {
         let (sender, frame) = self.queue(queue).pop()?;
-        self.took(sender, &frame);
+        self.took(sender, weight(frame.len()));
         Some(frame)
     }
 
@@ -100,8 +110,8 @@ impl<B: Buffer> Queues<B> {
     pub(super) fn push_out(&mut self, sender: Sender, added: usize) -> Option<Frame<B>> {
         let own = self.shares.iter().find(|share| share.0 == sender);
         let own = own.map_or(0, |share| share.1);
-        let (heaviest, weight) = *self.shares.iter().max_by_key(|share| share.1)?;
-        if heaviest == sender || weight < own + added {
+        let (heaviest, most) = *self.shares.iter().max_by_key(|share| share.1)?;
+        if heaviest == sender || most < own + added {
             return None;
         }
         let frame = self
@@ -109,17 +119,24 @@ impl<B: Buffer> Queues<B> {
             .iter_mut()
             .rev()
             .find_map(|queue| queue.pop_last_of(heaviest))?;
-        self.took(heaviest, &frame);
+        self.took(heaviest, weight(frame.len()));
         Some(frame)
     }
 
-    /// Moves what is in queues from `count` on to the first one.
-    pub(super) fn shrink(&mut self, count: u16) {
+    /// Moves what is in queues from `count` on to the first one. Returns how many frames were dropped for
+    /// want of memory.
+    pub(super) fn shrink(&mut self, count: u16) -> u64 {
+        let mut dropped = 0;
         for index in usize::from(count.max(1))..self.queues.len() {
             while let Some((sender, frame)) = self.queues[index].pop() {
-                self.queues[0].push(sender, frame);
+                let weight = weight(frame.len());
+                if self.queues[0].push(sender, frame).is_err() {
+                    self.took(sender, weight);
+                    dropped += 1;
+                }
             }
         }
+        dropped
     }
 
     /// Takes everything out, and tells how many frames that was.
@@ -139,9 +156,10 @@ impl<B: Buffer> Queues<B> {
         &mut self.queues[index]
     }
 
-    fn took(&mut self, sender: Sender, frame: &Frame<B>) {
+    /// A sender's frame of this weight is in no queue any more.
+    fn took(&mut self, sender: Sender, weight: usize) {
         if let Some(index) = self.shares.iter().position(|share| share.0 == sender) {
-            self.shares[index].1 -= weight(frame.len());
+            self.shares[index].1 -= weight;
             if self.shares[index].1 == 0 {
                 self.shares.swap_remove(index);
             }
@@ -158,10 +176,14 @@ impl<B: Buffer> Queue<B> {
         }
     }
 
-    fn push(&mut self, sender: Sender, frame: Frame<B>) {
+    fn push(&mut self, sender: Sender, frame: Frame<B>) -> Result<(), TryReserveError> {
         match self.flows.iter_mut().find(|flow| flow.sender == sender) {
-            Some(flow) => flow.frames.push_back(frame),
+            Some(flow) => {
+                flow.frames.try_reserve(1)?;
+                flow.frames.push_back(frame);
+            }
             None => {
+                self.flows.try_reserve(1)?;
                 let mut frames = self.spares.pop().unwrap_or_default();
                 frames.push_back(frame);
                 self.flows.push_back(Flow {
@@ -174,6 +196,7 @@ impl<B: Buffer> Queue<B> {
         if let Some(waker) = self.waiting.take() {
             waker.wake();
         }
+        Ok(())
     }
 
     fn pop(&mut self) -> Option<(Sender, Frame<B>)> {
@@ -241,8 +264,11 @@ mod tests {
             ..Offload::default()
         };
         for _ in 0..1000 {
-            queues.push(0, Sender(1), Frame::new(Bytes(60_000), offload, None));
-            queues.push(0, Sender(2), Frame::new(Bytes(60), Offload::default(), None));
+            let pushed = [
+                queues.push(0, Sender(1), Frame::new(Bytes(60_000), offload, None)),
+                queues.push(0, Sender(2), Frame::new(Bytes(60), Offload::default(), None)),
+            ];
+            assert_eq!(pushed, [Ok(()), Ok(())]);
         }
         let taken = (0..1000).filter_map(|_| queues.pop(0));
         taken.filter(|frame| frame.len() == 60).count()

@@ -47,7 +47,13 @@ impl Order {
         self.slots.get(usize::from(self.oldest)).map(|slot| slot.mac)
     }
 
-    /// Adds a station as the newest, and tells its slot. There are less than [`MAX`].
+    /// Whether there is memory for one more station.
+    pub(super) fn has_room(&mut self) -> bool {
+        self.free != NONE || self.slots.try_reserve(1).is_ok()
+    }
+
+    /// Adds a station as the newest, and tells its slot. There are less than [`MAX`], and there
+    /// [is room](Self::has_room).
     pub(super) fn add(&mut self, mac: Mac) -> u16 {
         let slot = Slot {
             mac,

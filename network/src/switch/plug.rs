@@ -124,8 +124,7 @@ impl<M: Memory, T: Time> Port for Plug<M, T> {
             true => 1,
             false => queues.clamp(1, MAX_QUEUES),
         };
-        self.0.port.spread.set(queues);
-        self.0.port.queues.borrow_mut().shrink(queues);
+        self.0.port.set_queues(queues);
     }
 
     fn set_filter(&self, filter: Filter) {

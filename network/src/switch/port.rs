@@ -188,6 +188,15 @@ impl<B: Buffer> PortState<B> {
         self.spend(Limited::Receive, len);
     }
 
+    /// Puts what waits into fewer queues, from now on so many.
+    pub(super) fn set_queues(&self, queues: u16) {
+        self.spread.set(queues);
+        let dropped = self.queues.borrow_mut().shrink(queues);
+        for _ in 0..dropped {
+            self.drop(self.full());
+        }
+    }
+
     /// Drops what waits to be received.
     pub(super) fn forget(&self, reason: Reason) {
         self.held_up.set(false);
@@ -214,8 +223,8 @@ impl<B: Buffer> PortState<B> {
             1 => 0,
             spread => flow::queue(headers, spread),
         };
-        self.queues.borrow_mut().push(queue, sender, frame);
-        Ok(())
+        let pushed = self.queues.borrow_mut().push(queue, sender, frame);
+        pushed.map_err(|_| self.full())
     }
 
     /// Room on the port's account for a sender's frame, if need be by dropping what those have queued who
@@ -231,7 +240,7 @@ impl<B: Buffer> PortState<B> {
         }
     }
 
-    /// Why there is no room.
+    /// Why there is no room, on the account or in the queue.
     fn full(&self) -> Reason {
         match self.held_up.get() {
             true => Reason::ReceiveRate,

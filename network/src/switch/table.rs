@@ -101,14 +101,15 @@ impl Table {
         Source::Plausible
     }
 
-    /// Whether one more station can be learned at a port. At a full one, what was heard longest ago makes
-    /// room: whoever makes up stations keeps those from being found that are silent, and no others.
+    /// Whether one more station can be learned at a port. At a full one, or where memory is short, what was
+    /// heard longest ago makes room: whoever makes up stations keeps those from being found that are silent,
+    /// and no others.
     ///
     /// Not so for a client: it could take over what was learned at an uplink, and then make that be
     /// forgotten, for all there is.
     fn make_room(&mut self, from: &Learner) -> bool {
-        let learned = &self.learned[from.port];
-        if learned.len() < from.limit.min(order::MAX) {
+        let learned = &mut self.learned[from.port];
+        if learned.len() < from.limit.min(order::MAX) && learned.has_room() {
             return true;
         }
         let Some(oldest) = learned.oldest().filter(|_| !from.client) else {
