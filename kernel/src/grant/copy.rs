@@ -89,6 +89,24 @@ impl<'a> LocalMemory<'a> {
     }
 }
 
+/// The most pieces that a copy of so many bytes is cut into. Each page end on either side makes one more, and
+/// those of a few bytes may already run over one on each side.
+fn most_pieces(len: usize) -> usize {
+    3 + 2 * (len / PAGE_SIZE)
+}
+
+/// Cuts a copy at the page ends of both sides: where each piece begins on either, and its length in bytes.
+fn pieces(foreign: usize, own: usize, len: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    let mut done = 0;
+    core::iter::from_fn(move || {
+        let (foreign, own) = (foreign + done, own + done);
+        let to_end = PAGE_SIZE - (foreign % PAGE_SIZE).max(own % PAGE_SIZE);
+        let piece = (len - done).min(to_end);
+        done += piece;
+        (piece > 0).then_some((foreign, own, piece))
+    })
+}
+
 /// Which operations of a batch belong to one call of [`CopyBatch::read`] or [`CopyBatch::write`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pieces(Range<usize>);
@@ -183,31 +201,24 @@ impl<'a> CopyBatch<'a> {
         if offset >= PAGE_SIZE || last_reference.is_none() {
             return Err(GrantError::BadRange);
         }
-        // Each page end on either side makes one more piece.
-        let pieces = 2 + 2 * (local.len / PAGE_SIZE);
         self.operations
-            .try_reserve(pieces)
+            .try_reserve(most_pieces(local.len))
             .map_err(|_| GrantError::OutOfMemory)?;
-        let mut done = 0;
-        while done < local.len {
-            let (foreign, own) = (offset + done, local.address + done);
-            let (foreign_offset, own_offset) = (foreign % PAGE_SIZE, own % PAGE_SIZE);
-            let len = (local.len - done).min(PAGE_SIZE - foreign_offset.max(own_offset));
+        for (foreign, own, len) in pieces(offset, local.address, local.len) {
             let foreign = Place {
                 reference_or_frame: u64::from(reference) + (foreign / PAGE_SIZE) as u64,
                 domid: 0,
-                offset: foreign_offset as u16,
+                offset: (foreign % PAGE_SIZE) as u16,
             };
             let own = Place {
                 reference_or_frame: address_to_mfn(own),
                 domid: DOMID_SELF,
-                offset: own_offset as u16,
+                offset: (own % PAGE_SIZE) as u16,
             };
             self.operations.push(Operation {
                 len: len as u16,
                 ..operation(foreign, own)
             });
-            done += len;
         }
         Ok(Pieces(start..self.operations.len()))
     }
@@ -269,5 +280,37 @@ impl Drop for CopyBatch<'_> {
         if operations.capacity() <= 1024 {
             *SPARE.borrow() = operations;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_copy_has_more_pieces_than_there_is_room_for() {
+        let lens = [
+            0, 1, 2, 3, 100, 4094, 4095, 4096, 4097, 4098, 8191, 8192, 8194, 70_000,
+        ];
+        let offsets = [0, 1, 2, 2048, 4093, 4094, 4095];
+        for len in lens {
+            let mut most = 0;
+            for (foreign, own) in offsets
+                .iter()
+                .flat_map(|foreign| offsets.map(|own| (*foreign, own)))
+            {
+                let (mut at, mut count) = (0, 0);
+                for (there, here, bytes) in pieces(foreign, own, len) {
+                    assert_eq!((there, here), (foreign + at, own + at));
+                    assert!(there % PAGE_SIZE + bytes <= PAGE_SIZE && here % PAGE_SIZE + bytes <= PAGE_SIZE);
+                    at += bytes;
+                    count += 1;
+                }
+                assert_eq!(at, len);
+                most = most.max(count);
+            }
+            assert!(most <= most_pieces(len), "{most} for {len} bytes");
+        }
+        assert_eq!(pieces(4095, 4094, 3).count(), 3);
     }
 }
