@@ -15,7 +15,7 @@ use protocols::blkif::nodes::{FlushSupport, Properties, Transport};
 use protocols::blkif::vdev::Vdev;
 use protocols::blkif::wire;
 use protocols::front_end::Class;
-use protocols::ring::FrontRing;
+use protocols::ring::{FrontRing, entries};
 use protocols::xenbus::State as Xenbus;
 
 use super::queue::Broken;
@@ -112,6 +112,9 @@ impl FrontEnd for Driver {
         let wanted = (self.shared.options.pool / PAGE_SIZE / 4 / 32).max(1).ilog2();
         let order = wanted.min(transport.ring_page_order);
         let pages = 1 << order;
+        self.shared
+            .queue
+            .reserve_ring(entries(pages * PAGE_SIZE, wire::ENTRY_BYTES))?;
         self.shared.pool.grant(back_end.domid).map_err(End::Grant)?;
         let ring = Granted::zeroed(back_end.domid, pages, Access::ReadWrite).map_err(End::Grant)?;
         let event = Rc::new(EventChannel::alloc_unbound(back_end.domid).map_err(End::Event)?);

@@ -4,7 +4,7 @@
 //! the connection does, whether or not the back end keeps its mappings: blkif.h lets a front end do that with
 //! any back end. A page is zeroed before its first grant, and afterwards holds data of this disk only.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{TryReserveError, VecDeque};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
@@ -100,6 +100,13 @@ struct State {
 }
 
 impl State {
+    /// Makes room for so many more pages. Buffers give pages back without asking for memory.
+    fn reserve(&mut self, pages: usize) -> Result<(), TryReserveError> {
+        self.slots.try_reserve(pages)?;
+        let most = self.slots.len() + pages;
+        self.free.try_reserve(most - self.free.len())
+    }
+
     /// Whom to wake: the first of those who wait, if there are pages for it.
     fn next_waker(&mut self) -> Option<Waker> {
         let free = self.free.len();
@@ -122,16 +129,17 @@ impl Pool {
     /// At most `limit` pages, of which `guaranteed` are allocated now; the others only as long as `reserve`
     /// bytes of the domain's memory are free.
     pub fn new(guaranteed: usize, limit: usize, reserve: usize) -> Result<Rc<Self>, OutOfMemory> {
-        let slots = (0..guaranteed)
-            .map(|_| Slot::new())
-            .collect::<Result<Vec<_>, _>>()?;
-        let free = (0..slots.len() as Index).rev().collect();
-        let state = State {
-            slots,
-            free,
+        let mut state = State {
+            slots: Vec::new(),
+            free: Vec::new(),
             domid: None,
             waiting: VecDeque::new(),
         };
+        state.reserve(guaranteed).map_err(|_| OutOfMemory)?;
+        for _ in 0..guaranteed {
+            state.slots.push(Slot::new()?);
+        }
+        state.free.extend((0..guaranteed as Index).rev());
         Ok(Rc::new(Self {
             limit,
             reserve,
@@ -183,6 +191,12 @@ impl Pool {
         buffer
     }
 
+    /// Makes room for so many parties in the queue of those who were refused.
+    pub fn reserve(&self, parties: usize) -> Result<(), TryReserveError> {
+        let waiting = &mut self.state.borrow_mut().waiting;
+        waiting.try_reserve(parties.saturating_sub(waiting.len()))
+    }
+
     /// Takes a party out of the queue of those who were refused.
     pub fn leave(&self, party: usize) {
         let waker = {
@@ -197,6 +211,7 @@ impl Pool {
         if state.slots.len() >= self.limit || mm::usage().free < self.reserve {
             return None;
         }
+        state.reserve(1).ok()?;
         let mut slot = Slot::new().ok()?;
         if let Some(domid) = state.domid {
             slot.grant(domid).ok()?;

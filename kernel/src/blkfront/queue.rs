@@ -2,7 +2,7 @@
 
 use alloc::collections::{TryReserveError, VecDeque};
 use alloc::rc::Rc;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::task::{Context, Poll, Waker};
 
@@ -11,7 +11,6 @@ use protocols::blkif::frontend::{self, Command, Failure, Frontend, Party, RingCo
 use protocols::blkif::nodes::Properties;
 use protocols::blkif::wire;
 use protocols::ring::{BadIndex, FrontRing};
-use slab::Slab;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::pool::{Buffer, Pool};
@@ -45,9 +44,8 @@ impl fmt::Display for Broken {
 }
 
 /// Whose request it is, and which of his.
-#[derive(Clone, Copy)]
 struct Token {
-    channel: usize,
+    inbox: Rc<Inbox>,
     id: usize,
 }
 
@@ -55,9 +53,9 @@ struct Token {
 #[derive(Default)]
 struct Inbox {
     /// For how many requests there is room.
-    room: usize,
-    completions: VecDeque<Completion<Buffer>>,
-    waker: Option<Waker>,
+    room: Cell<usize>,
+    completions: RefCell<VecDeque<Completion<Buffer>>>,
+    waker: RefCell<Option<Waker>>,
 }
 
 /// A ring that the back end knows of.
@@ -69,7 +67,10 @@ struct SharedRing {
 struct Inner {
     frontend: Frontend<Token, Buffer>,
     ring: Option<SharedRing>,
-    inboxes: Slab<Inbox>,
+    /// How many channels there are.
+    channels: usize,
+    /// For how many requests of theirs there is room.
+    room: usize,
     /// Requests fail instead of waiting for a back end.
     failing: bool,
     notifications: u64,
@@ -116,7 +117,8 @@ impl Queue {
         let inner = Inner {
             frontend,
             ring: None,
-            inboxes: Slab::new(),
+            channels: 0,
+            room: 0,
             failing: false,
             notifications: 0,
         };
@@ -139,10 +141,15 @@ impl Queue {
     /// Whether nobody has a channel and no request is left.
     pub fn is_idle(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.inboxes.is_empty() && inner.frontend.pending() == 0
+        inner.channels == 0 && inner.frontend.pending() == 0
     }
 
-    /// Takes a ring for the next connection.
+    /// Makes room for a ring of this capacity.
+    pub fn reserve_ring(&self, capacity: u32) -> Result<(), TryReserveError> {
+        self.inner.borrow_mut().frontend.reserve_ring(capacity)
+    }
+
+    /// Takes a ring for the next connection, for which there [is room](Self::reserve_ring).
     pub fn offer(&self, ring: FrontRing<RingPages>, event: Rc<EventChannel>) {
         self.inner.borrow_mut().ring = Some(SharedRing { front: ring, event });
     }
@@ -237,15 +244,13 @@ impl Queue {
     /// Hands completions out.
     fn deliver(&self, inner: &mut Inner) {
         while let Some(finished) = inner.frontend.finished() {
-            let Some(inbox) = inner.inboxes.get_mut(finished.token.channel) else {
-                continue;
-            };
+            let Token { inbox, id } = finished.token;
             let result = finished.result.map_err(|failure| match failure {
                 Failure::Io => DiskError::Io,
                 Failure::Unsupported => DiskError::Unsupported,
             });
-            inbox.completions.push_back(Completion {
-                id: finished.token.id,
+            inbox.completions.borrow_mut().push_back(Completion {
+                id,
                 result,
                 buffer: finished.payload,
             });
@@ -253,7 +258,7 @@ impl Queue {
                 waker.wake();
             }
         }
-        if inner.inboxes.is_empty() && inner.frontend.pending() == 0 {
+        if inner.channels == 0 && inner.frontend.pending() == 0 {
             self.attention.set();
         }
     }
@@ -268,10 +273,10 @@ pub(super) struct Client {
 impl Client {
     /// A new channel.
     pub fn open(self: &Rc<Self>) -> Channel {
-        let key = self.queue.inner.borrow_mut().inboxes.insert(Inbox::default());
+        self.queue.inner.borrow_mut().channels += 1;
         Channel {
             client: self.clone(),
-            key,
+            inbox: Rc::default(),
         }
     }
 }
@@ -287,30 +292,39 @@ impl Drop for Client {
 /// back end does not have them yet.
 pub struct Channel {
     client: Rc<Client>,
-    key: usize,
+    inbox: Rc<Inbox>,
+}
+
+impl Channel {
+    /// What the pool knows it by.
+    fn number(&self) -> usize {
+        Rc::as_ptr(&self.inbox).addr()
+    }
 }
 
 impl disk::Channel for Channel {
     type Buffer = Buffer;
 
     fn reserve(&mut self, requests: usize) -> Result<(), TryReserveError> {
-        let inner = &mut *self.client.queue.inner.borrow_mut();
-        let rooms = inner.inboxes.iter().filter(|(key, _)| *key != self.key);
-        let others: usize = rooms.map(|(_, inbox)| inbox.room).sum();
+        let queue = &self.client.queue;
+        let inner = &mut *queue.inner.borrow_mut();
+        let others = inner.room - self.inbox.room.get();
         inner.frontend.reserve(others + requests)?;
-        let inbox = &mut inner.inboxes[self.key];
-        let more = requests.saturating_sub(inbox.completions.len());
-        inbox.completions.try_reserve(more)?;
-        inbox.room = requests;
+        queue.pool.reserve(inner.channels)?;
+        let mut completions = self.inbox.completions.borrow_mut();
+        let more = requests.saturating_sub(completions.len());
+        completions.try_reserve(more)?;
+        self.inbox.room.set(requests);
+        inner.room = others + requests;
         Ok(())
     }
 
     fn allocate(&mut self, len: usize) -> Option<Buffer> {
-        self.client.queue.pool.allocate_in_turn(self.key, len)
+        self.client.queue.pool.allocate_in_turn(self.number(), len)
     }
 
     fn give_up(&mut self) {
-        self.client.queue.pool.leave(self.key);
+        self.client.queue.pool.leave(self.number());
     }
 
     fn submit(&mut self, id: usize, operation: Operation<Buffer>) {
@@ -328,10 +342,8 @@ impl disk::Channel for Channel {
             // The zeros are written in any case: nothing says that a discarded range reads as zeros.
             Operation::WriteZeroes { sector, sectors, .. } => Command::WriteZeroes { sector, sectors },
         };
-        let token = Token {
-            channel: self.key,
-            id,
-        };
+        let inbox = self.inbox.clone();
+        let token = Token { inbox, id };
         let Client { queue, party } = &*self.client;
         queue.inner.borrow_mut().frontend.submit(*party, token, command);
     }
@@ -342,27 +354,28 @@ impl disk::Channel for Channel {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Completion<Buffer>> {
-        let inner = &mut *self.client.queue.inner.borrow_mut();
-        let inbox = &mut inner.inboxes[self.key];
-        if let Some(completion) = inbox.completions.pop_front() {
+        if let Some(completion) = self.inbox.completions.borrow_mut().pop_front() {
             return Poll::Ready(completion);
         }
-        match &mut inbox.waker {
+        match &mut *self.inbox.waker.borrow_mut() {
             Some(waker) => waker.clone_from(context.waker()),
-            None => inbox.waker = Some(context.waker().clone()),
+            waker => *waker = Some(context.waker().clone()),
         }
-        self.client.queue.pool.wait(self.key, context.waker());
+        self.client.queue.pool.wait(self.number(), context.waker());
         Poll::Pending
     }
 }
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        self.client.queue.pool.leave(self.key);
+        self.client.queue.pool.leave(self.number());
         let inner = &mut *self.client.queue.inner.borrow_mut();
-        inner.frontend.abandon(|token| token.channel == self.key);
-        inner.inboxes.remove(self.key);
-        if inner.inboxes.is_empty() {
+        inner
+            .frontend
+            .abandon(|token| Rc::ptr_eq(&token.inbox, &self.inbox));
+        inner.channels -= 1;
+        inner.room -= self.inbox.room.get();
+        if inner.channels == 0 {
             self.client.queue.attention.set();
         }
     }

@@ -1,5 +1,6 @@
 //! How a connection ends.
 
+use alloc::collections::TryReserveError;
 use alloc::string::String;
 use core::fmt;
 
@@ -22,6 +23,8 @@ pub(crate) enum End {
     Grant(GrantError),
     /// There is no event channel.
     Event(Errno),
+    /// There is no memory for what belongs to a ring.
+    Memory,
     /// xenstore failed.
     Store(xenstore::Error),
 }
@@ -43,8 +46,15 @@ impl fmt::Display for End {
             }
             Self::Grant(error) => write!(f, "pages cannot be granted: {error}"),
             Self::Event(error) => write!(f, "no event channel: {error}"),
+            Self::Memory => f.write_str("no memory for a ring"),
             Self::Store(error) => write!(f, "xenstore: {error}"),
         }
+    }
+}
+
+impl From<TryReserveError> for End {
+    fn from(_: TryReserveError) -> Self {
+        Self::Memory
     }
 }
 

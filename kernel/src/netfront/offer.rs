@@ -119,7 +119,8 @@ impl<P: Port<Buffer = Packet>> Driver<P> {
             }
             None => node("event-channel", channels.tx.port()),
         }
-        let mut receive = Receive::new(domid, rx, posted);
+        let mut receive = Receive::new(domid, rx, posted)?;
+        let transmit = Transmit::new(domid, tx)?;
         let refilled = receive.refill(&self.shared.pool);
         // Nobody listens yet.
         let _ = receive.push();
@@ -136,7 +137,7 @@ impl<P: Port<Buffer = Packet>> Driver<P> {
             shared: self.shared.clone(),
             features,
             receive,
-            transmit: Transmit::new(domid, tx),
+            transmit,
             channels,
             finishing: None,
             retry: None,

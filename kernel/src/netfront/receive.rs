@@ -1,6 +1,6 @@
 //! The receive ring of a queue: pages out, frames in.
 
-use alloc::vec::Vec;
+use alloc::collections::TryReserveError;
 
 use protocols::netif::rx::{End, Receiver};
 use protocols::netif::{Broken, Info};
@@ -38,20 +38,22 @@ pub(super) struct Receive {
     most: usize,
     /// The frame that is coming in.
     packet: Packet,
-    /// Pages that the back end has answered for and still has mapped.
-    stuck: Vec<Loan<Page>>,
+    /// The page that the back end has answered for and still has mapped, which ends the connection.
+    stuck: Option<Loan<Page>>,
 }
 
 impl Receive {
-    pub fn new(domid: u16, ring: FrontRing<RingPages>, most: usize) -> Self {
-        Self {
+    /// # Errors
+    /// If there is no memory for a table of the ring's entries.
+    pub fn new(domid: u16, ring: FrontRing<RingPages>, most: usize) -> Result<Self, TryReserveError> {
+        Ok(Self {
             domid,
             most,
-            pages: Receiver::new(ring.capacity()),
+            pages: Receiver::try_new(ring.capacity())?,
             ring,
             packet: Packet::empty(),
-            stuck: Vec::new(),
-        }
+            stuck: None,
+        })
     }
 
     /// Posts pages until the back end has as many as it is to have.
@@ -87,7 +89,7 @@ impl Receive {
         let page = match entry.token.try_end() {
             Ok(page) => page,
             Err(loan) => {
-                self.stuck.push(loan);
+                self.stuck = Some(loan);
                 return Err(Broken::StillMapped(entry.id));
             }
         };
@@ -110,8 +112,7 @@ impl Receive {
     }
 
     /// What the back end may still have, when the connection is over.
-    pub fn into_parts(self) -> (Granted, impl Iterator<Item = Loan<Page>>) {
-        let pages = self.pages.into_outstanding().chain(self.stuck);
-        (self.ring.into_memory().0, pages)
+    pub fn into_parts(self) -> (Granted, Receiver<Loan<Page>>, Option<Loan<Page>>) {
+        (self.ring.into_memory().0, self.pages, self.stuck)
     }
 }

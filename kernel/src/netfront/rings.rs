@@ -7,6 +7,8 @@ use core::future::poll_fn;
 
 use devices::net::Port;
 use protocols::netif::nodes::Features;
+use protocols::netif::rx::Receiver;
+use protocols::netif::tx::Transmitter;
 
 use super::queue::{Channels, Queue};
 use super::transmit::Sent;
@@ -77,6 +79,10 @@ impl<P: Port<Buffer = Packet>> Rings<P> {
 #[derive(Default)]
 pub(super) struct Remains {
     rings: Vec<Granted>,
+    /// Of each queue, the tables of its rings: they are large, and what is in them stays in its place.
+    posted: Vec<Receiver<Loan<Page>>>,
+    sent: Vec<Transmitter<Loan<Sent>>>,
+    /// What the back end has answered for.
     pages: Vec<Loan<Page>>,
     frames: Vec<Loan<Sent>>,
     /// They stay until the back end has closed: it may be just about to bind them.
@@ -85,17 +91,23 @@ pub(super) struct Remains {
 
 impl Remains {
     fn take<P>(&mut self, queue: Queue<P>) {
-        let (ring, pages) = queue.receive.into_parts();
+        let (ring, posted, page) = queue.receive.into_parts();
         self.rings.push(ring);
-        self.pages.extend(pages);
-        let (ring, frames) = queue.transmit.into_parts();
+        self.posted.push(posted);
+        self.pages.extend(page);
+        let (ring, sent, frame) = queue.transmit.into_parts();
         self.rings.push(ring);
-        self.frames.extend(frames);
+        self.sent.push(sent);
+        self.frames.extend(frame);
         self._channels.push(queue.channels);
     }
 
     /// Takes back what the back end has let go of; whether that is all.
     pub fn take_back(&mut self) -> bool {
+        self.posted
+            .retain_mut(|it| !it.take_back(|page| page.try_end().err()));
+        self.sent
+            .retain_mut(|it| !it.take_back(|frame| frame.try_end().err()));
         let rings = core::mem::take(&mut self.rings);
         self.rings
             .extend(rings.into_iter().filter_map(|it| it.try_end().err()));
@@ -105,6 +117,10 @@ impl Remains {
         let frames = core::mem::take(&mut self.frames);
         self.frames
             .extend(frames.into_iter().filter_map(|it| it.try_end().err()));
-        self.rings.is_empty() && self.pages.is_empty() && self.frames.is_empty()
+        self.posted.is_empty()
+            && self.sent.is_empty()
+            && self.rings.is_empty()
+            && self.pages.is_empty()
+            && self.frames.is_empty()
     }
 }

@@ -1,6 +1,6 @@
 //! The transmit ring of a queue.
 
-use alloc::vec::Vec;
+use alloc::collections::TryReserveError;
 
 use devices::net::{Frame, Mac};
 use protocols::netif::tx::{Fragment, Refused, Transmitter};
@@ -43,18 +43,20 @@ pub(super) struct Transmit {
     domid: u16,
     ring: FrontRing<RingPages>,
     requests: Transmitter<Loan<Sent>>,
-    /// Pages that the back end has answered for and still has mapped.
-    stuck: Vec<Loan<Sent>>,
+    /// The page that the back end has answered for and still has mapped, which ends the connection.
+    stuck: Option<Loan<Sent>>,
 }
 
 impl Transmit {
-    pub fn new(domid: u16, ring: FrontRing<RingPages>) -> Self {
-        Self {
+    /// # Errors
+    /// If there is no memory for a table of the ring's entries.
+    pub fn new(domid: u16, ring: FrontRing<RingPages>) -> Result<Self, TryReserveError> {
+        Ok(Self {
             domid,
-            requests: Transmitter::new(ring.capacity()),
+            requests: Transmitter::try_new(ring.capacity())?,
             ring,
-            stuck: Vec::new(),
-        }
+            stuck: None,
+        })
     }
 
     /// Whether any frame fits.
@@ -95,7 +97,7 @@ impl Transmit {
         while let Some(answer) = self.requests.take(&mut self.ring)? {
             failed += u64::from(!answer.taken);
             if let Some(Err(loan)) = answer.token.map(Loan::try_end) {
-                self.stuck.push(loan);
+                self.stuck = Some(loan);
                 return Err(Broken::StillMapped(answer.id));
             }
         }
@@ -110,9 +112,8 @@ impl Transmit {
     }
 
     /// What the back end may still have, when the connection is over.
-    pub fn into_parts(self) -> (Granted, impl Iterator<Item = Loan<Sent>>) {
-        let frames = self.requests.into_outstanding().chain(self.stuck);
-        (self.ring.into_memory().0, frames)
+    pub fn into_parts(self) -> (Granted, Transmitter<Loan<Sent>>, Option<Loan<Sent>>) {
+        (self.ring.into_memory().0, self.requests, self.stuck)
     }
 }
 

@@ -171,6 +171,8 @@ impl<T, P: Payload> Frontend<T, P> {
         let more = |len: usize| requests.saturating_sub(len);
         self.finished.try_reserve(more(self.finished.len()))?;
         self.order.try_reserve(requests)?;
+        self.queue.reserve(requests)?;
+        self.zero_queue.reserve(requests)?;
         if requests > self.records.capacity() {
             let wanted = requests.max(2 * self.records.capacity());
             // A slab cannot be asked whether there is memory. Where this was, there is.
@@ -297,8 +299,16 @@ impl<T, P: Payload> Frontend<T, P> {
         self.finished.pop_front()
     }
 
+    /// Makes room for a ring of this capacity, so that [`connect`](Self::connect) asks for no memory.
+    pub fn reserve_ring(&mut self, capacity: u32) -> Result<(), TryReserveError> {
+        let more = |len: usize| (capacity as usize).saturating_sub(len);
+        self.slots.try_reserve_exact(more(self.slots.len()))?;
+        self.free_slots.try_reserve_exact(more(self.free_slots.len()))
+    }
+
     /// Starts a connection: requests go to the back end from the next [`pump`](Self::pump) on, with a fresh
-    /// ring of this capacity. The old back end must have lost its access to every page.
+    /// ring of this capacity, for which there [is room](Self::reserve_ring). The old back end must have lost
+    /// its access to every page.
     pub fn connect(&mut self, connection: RingConnection, capacity: u32) {
         debug_assert!(self.connection.is_none());
         // Generations go on, so that answers of the past stay unknown.
@@ -307,7 +317,8 @@ impl<T, P: Payload> Frontend<T, P> {
             generation: 0,
             part: None,
         });
-        self.free_slots = (0..capacity).rev().collect();
+        self.free_slots.clear();
+        self.free_slots.extend((0..capacity).rev());
         self.connection = Some(connection);
     }
 
@@ -342,8 +353,8 @@ impl<T, P: Payload> Frontend<T, P> {
                 .iter()
                 .map(|(key, record)| Reverse((record.sequence, key))),
         );
-        self.queue = Turns::new();
-        self.zero_queue = Turns::new();
+        self.queue.clear();
+        self.zero_queue.clear();
         while let Some(Reverse((_, key))) = order.pop() {
             let Record { party, kind, .. } = self.records[key];
             self.queue_of(kind).push(party, key);

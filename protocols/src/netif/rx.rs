@@ -4,6 +4,7 @@
 //! info, which has no identifier, names the page that it used up. A frame's first response may be followed by
 //! extra infos, and then by responses for its further fragments, each in a page of its own.
 
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -66,9 +67,20 @@ pub struct Receiver<T> {
 
 impl<T> Receiver<T> {
     /// For a ring with so many entries, a power of two, which has not been used yet.
+    ///
+    /// # Panics
+    /// If there is no memory for them.
     pub fn new(capacity: u32) -> Self {
-        Self {
-            slots: (0..capacity).map(|_| None).collect(),
+        Self::try_new(capacity).expect("memory for a ring's entries")
+    }
+
+    /// Like [`new`](Self::new), where there may be no memory.
+    pub fn try_new(capacity: u32) -> Result<Self, TryReserveError> {
+        let mut slots = Vec::new();
+        slots.try_reserve_exact(capacity as usize)?;
+        slots.resize_with(capacity as usize, || None);
+        Ok(Self {
+            slots,
             posted: 0,
             answered: 0,
             place: Place::Start,
@@ -77,7 +89,7 @@ impl<T> Receiver<T> {
             fragments: 0,
             extras: 0,
             failed: false,
-        }
+        })
     }
 
     fn slot(&self, index: u32) -> usize {
@@ -198,6 +210,17 @@ impl<T> Receiver<T> {
         } else {
             End::Whole(info)
         }
+    }
+
+    /// When the connection is over: hands what stands for the pages that the back end has not answered for to
+    /// `end`, and keeps what that returns. Returns whether nothing is left.
+    pub fn take_back(&mut self, mut end: impl FnMut(T) -> Option<T>) -> bool {
+        let mut all = true;
+        for slot in &mut self.slots {
+            *slot = slot.take().and_then(&mut end);
+            all &= slot.is_none();
+        }
+        all
     }
 
     /// What stands for the pages that the back end has not answered for, when the connection is over.

@@ -4,6 +4,7 @@
 //! frame has a request of its own. The back end answers each request with a fragment by its identifier, in
 //! any order; extra infos it answers without one.
 
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::mem;
 
@@ -66,14 +67,27 @@ pub struct Transmitter<T> {
 
 impl<T> Transmitter<T> {
     /// For a ring with so many entries.
+    ///
+    /// # Panics
+    /// If there is no memory for them.
     pub fn new(capacity: u32) -> Self {
+        Self::try_new(capacity).expect("memory for a ring's entries")
+    }
+
+    /// Like [`new`](Self::new), where there may be no memory.
+    pub fn try_new(capacity: u32) -> Result<Self, TryReserveError> {
         let capacity = capacity as u16;
-        Self {
-            slots: (0..capacity).map(|_| Slot::Free).collect(),
-            free: (0..capacity).rev().collect(),
+        let (mut slots, mut free) = (Vec::new(), Vec::new());
+        slots.try_reserve_exact(capacity.into())?;
+        slots.resize_with(capacity.into(), || Slot::Free);
+        free.try_reserve_exact(capacity.into())?;
+        free.extend((0..capacity).rev());
+        Ok(Self {
+            slots,
+            free,
             nulls: 0,
             staged: Vec::with_capacity(wire::MAX_FRAGMENTS),
-        }
+        })
     }
 
     /// How many entries a frame takes.
@@ -232,6 +246,21 @@ impl<T> Transmitter<T> {
     /// How many requests the back end has.
     pub fn outstanding(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    /// When the connection is over: hands what stands for the pages that the back end has not answered for to
+    /// `end`, and keeps what that returns. Returns whether nothing is left.
+    pub fn take_back(&mut self, mut end: impl FnMut(T) -> Option<T>) -> bool {
+        let mut all = true;
+        for slot in &mut self.slots {
+            if let Slot::Fragment(token) = mem::replace(slot, Slot::Free)
+                && let Some(token) = end(token)
+            {
+                *slot = Slot::Fragment(token);
+                all = false;
+            }
+        }
+        all
     }
 
     /// What stands for the pages that the back end has not answered for, when the connection is over.
