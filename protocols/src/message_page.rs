@@ -86,7 +86,7 @@ impl Message {
 pub struct Received {
     /// The message.
     pub message: Message,
-    /// The ring was full: the peer may wait for room, so it is to be notified.
+    /// The ring was full until now: the peer may wait for room, so it is to be notified.
     pub was_full: bool,
 }
 
@@ -172,6 +172,9 @@ impl<P: Page> Endpoint<P> {
         // The peer may see the index only after the slot.
         fence(Ordering::Release);
         self.page.write_u32(self.offsets.send_prod, self.sent);
+        // It sees the index before `room` is asked for: either that finds what the peer has given back by now,
+        // or the peer finds that the ring was full.
+        fence(Ordering::SeqCst);
     }
 
     /// Whether the peer has sent something that was not received yet.
@@ -209,13 +212,18 @@ impl<P: Page> Endpoint<P> {
         if !(HEADER_SIZE..=SLOT_SIZE).contains(&len) {
             return Err(Violation::MessageSize(size));
         }
-        self.received = self.received.wrapping_add(1);
+        let before = self.received;
+        self.received = before.wrapping_add(1);
         // The slot is given back only after it was copied.
         fence(Ordering::Release);
         self.page.write_u32(self.offsets.recv_cons, self.received);
+        // The peer sees the index before its own is read again: it may have filled the ring since it was read
+        // first, and wait because it found no room.
+        fence(Ordering::SeqCst);
+        let produced = self.page.read_u32(self.offsets.recv_prod);
         Ok(Some(Received {
             message: Message { bytes, len },
-            was_full: pending == SLOTS,
+            was_full: produced.wrapping_sub(before) >= SLOTS,
         }))
     }
 }
@@ -228,7 +236,8 @@ fn slot(ring: usize, index: u32) -> usize {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::{cell::RefCell, collections::VecDeque, rc::Rc, vec, vec::Vec};
+    use std::cell::{Cell, RefCell};
+    use std::{collections::VecDeque, rc::Rc, vec, vec::Vec};
 
     #[derive(Clone)]
     struct Array(Rc<RefCell<Vec<u8>>>);
@@ -300,6 +309,77 @@ mod tests {
                 taken += 1;
                 prop_assert!(taken <= SLOTS);
             }
+        }
+    }
+
+    /// A page that lets something happen before one of the accesses to it.
+    struct Interrupted<F> {
+        page: Array,
+        countdown: Cell<Option<u32>>,
+        interrupt: F,
+    }
+
+    impl<F: Fn()> Interrupted<F> {
+        fn count(&self) {
+            let left = self.countdown.get();
+            if left == Some(0) {
+                (self.interrupt)();
+            }
+            self.countdown.set(left.and_then(|left| left.checked_sub(1)));
+        }
+    }
+
+    impl<F: Fn()> Page for Interrupted<F> {
+        fn read_u32(&self, offset: usize) -> u32 {
+            self.count();
+            self.page.read_u32(offset)
+        }
+        fn write_u32(&self, offset: usize, value: u32) {
+            self.count();
+            self.page.write_u32(offset, value);
+        }
+        fn read_bytes(&self, offset: usize, to: &mut [u8]) {
+            self.count();
+            self.page.read_bytes(offset, to);
+        }
+        fn write_bytes(&self, offset: usize, from: &[u8]) {
+            self.count();
+            self.page.write_bytes(offset, from);
+        }
+    }
+
+    /// Whenever a sender fills the ring and then waits because there is no room, the receiver finds that it
+    /// was full: between any two accesses, and however many messages there were before.
+    #[test]
+    fn a_sender_that_waits_for_room_is_notified() {
+        for (before, countdown) in (0..SLOTS).flat_map(|before| (0..40).map(move |count| (before, count))) {
+            let page = Array::new();
+            let mut device = Endpoint::new(page.clone(), Side::Device);
+            (0..before).for_each(|_| device.send(&message(8, 0)));
+            let (device, waits) = (RefCell::new(device), Cell::new(false));
+            let mut driver = Endpoint::new(
+                Interrupted {
+                    page,
+                    countdown: Cell::new(Some(countdown)),
+                    interrupt: || {
+                        let mut device = device.borrow_mut();
+                        while device.room().unwrap() > 0 {
+                            device.send(&message(8, 0));
+                        }
+                        waits.set(true);
+                    },
+                },
+                Side::Driver,
+            );
+            let mut notified = false;
+            while let Some(received) = driver.receive().unwrap() {
+                notified |= waits.get() && received.was_full;
+            }
+            assert_eq!(
+                waits.get(),
+                notified,
+                "{before} unread, interrupted at {countdown}"
+            );
         }
     }
 

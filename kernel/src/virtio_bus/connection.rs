@@ -140,15 +140,17 @@ impl<M: Model<XenBus<B>>, B: PagedBuffer + 'static> Connection<M, B> {
 
     /// Waits for a notification of the client's, or for something to tell it.
     async fn wait(&mut self) {
-        // While the client leaves no room, only its notification helps; an index out of range is found by
-        // `work`.
-        let room = self.endpoint.room().is_ok_and(|room| room > 0);
         poll_fn(|context| {
-            if self.event.poll_wait(context).is_ready() || room && self.device.poll_event(context).is_ready()
-            {
+            if self.event.poll_wait(context).is_ready() {
                 return Poll::Ready(());
             }
-            Poll::Pending
+            // While the client leaves no room, only its notification helps; an index out of range is found by
+            // `work`.
+            match self.endpoint.room() {
+                Ok(0) => Poll::Pending,
+                Ok(_) => self.device.poll_event(context).map(|_| ()),
+                Err(_) => Poll::Ready(()),
+            }
         })
         .await
     }
