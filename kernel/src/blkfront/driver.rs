@@ -27,6 +27,7 @@ use crate::frontend::{
 };
 use crate::grant::{Access, Granted};
 use crate::mm::PAGE_SIZE;
+use crate::ratelimit::LogLimit;
 use crate::sync::select;
 use crate::time;
 use crate::xenbus;
@@ -35,15 +36,16 @@ use crate::xenbus;
 pub(super) async fn run(shared: Rc<Shared>) {
     let name = format!("uplink {}", Vdev(shared.device));
     let driver = Driver {
-        device: Device::new(Class::Block, shared.device, name.clone()),
+        device: Device::new(Class::Block, shared.device, &name),
         last_domid: Cell::new(None),
         shared: shared.clone(),
     };
-    select(frontend::live(driver), limit_waiting(&shared, &name)).await;
+    let log = driver.device.log.clone();
+    select(frontend::live(driver), limit_waiting(&shared, &log)).await;
 }
 
 /// Lets requests fail that wait for a connection for too long, whatever it is that the front end waits for.
-async fn limit_waiting(shared: &Shared, name: &str) {
+async fn limit_waiting(shared: &Shared, log: &LogLimit) {
     let Some(patience) = shared.options.patience else {
         return pending().await;
     };
@@ -51,7 +53,7 @@ async fn limit_waiting(shared: &Shared, name: &str) {
     while shared.state() != State::Removed {
         let connected = shared.changed(&watchers, State::Connecting);
         if time::timeout(patience, connected).await.is_err() {
-            log::error!("{name}: no back end for {patience:?}; requests fail");
+            log.error(format_args!("no back end for {patience:?}; requests fail"));
             shared.queue.fail();
             shared.changed(&watchers, State::Connecting).await;
         }
@@ -148,11 +150,10 @@ impl FrontEnd for Driver {
         let properties = self.properties(back_end).await?;
         let last = self.last_domid.replace(Some(back_end.domid));
         if last.is_some_and(|last| last != back_end.domid) && self.shared.queue.cache_lost() {
-            log::warn!(
-                "{}: domain {} has replaced the back end; flushes of clients with unflushed writes fail once",
-                self.device.name,
+            self.device.log.warn(format_args!(
+                "domain {} has replaced the back end; flushes of clients with unflushed writes fail once",
                 back_end.domid
-            );
+            ));
         }
         xenbus::switch_state(&self.device.path, Xenbus::Connected).await?;
         self.greet(back_end, ring, &properties);
@@ -228,9 +229,8 @@ impl Driver {
             FlushSupport::Barrier => "flush by barrier",
             FlushSupport::Flush => "flush",
         };
-        log::info!(
-            "{}: {} sectors in blocks of {}, {}, {flush}{}; domain {}: ring of {}, {} segments{}",
-            self.device.name,
+        self.device.greetings.info(format_args!(
+            "{} sectors in blocks of {}, {}, {flush}{}; domain {}: ring of {}, {} segments{}",
             disk.sectors,
             disk.block_size,
             if disk.read_only { "read-only" } else { "writable" },
@@ -243,6 +243,6 @@ impl Driver {
             } else {
                 ""
             },
-        );
+        ));
     }
 }

@@ -7,6 +7,7 @@ use core::time::Duration;
 use protocols::front_end::{Class, Phase, Reason, Situation};
 
 use super::end::End;
+use crate::ratelimit::LogLimit;
 use crate::time;
 use crate::xenbus::{self, State};
 use crate::xenstore::{self, Error, Watch};
@@ -30,17 +31,20 @@ pub(crate) struct Device {
     class: Class,
     /// Its directory.
     pub path: String,
-    /// For the log.
-    pub name: String,
+    /// How connections end, and what else goes wrong. The back end decides how often.
+    pub log: LogLimit,
+    /// Connections that begin.
+    pub greetings: LogLimit,
 }
 
 impl Device {
-    /// The device with this number.
-    pub fn new(class: Class, number: u32, name: String) -> Self {
+    /// The device with this number, and a name for the log.
+    pub fn new(class: Class, number: u32, name: &str) -> Self {
         Self {
             class,
             path: format!("{}/{number}", class.directory()),
-            name,
+            log: LogLimit::new(name),
+            greetings: LogLimit::new(name),
         }
     }
 
@@ -104,19 +108,21 @@ impl Device {
     /// One line for the log, however often the same happens before the next connection (`told` is what was
     /// told of the last one); and one for the toolstack's user where something is wrong.
     pub(super) async fn report(&self, end: &End, told: &mut String) {
-        let (name, reason) = (&self.name, format!("{end}"));
+        let reason = format!("{end}");
         if *told == reason {
-            return log::debug!("{name}: again, {reason}");
+            return self.log.debug(format_args!("again, {reason}"));
         }
         let meanwhile = match self.class {
             Class::Block => "; requests wait",
             Class::Network => "",
         };
         match end {
-            End::Reason(Reason::Removed | Reason::Detached) => log::info!("{name}: {reason}"),
-            End::Reason(Reason::Closed | Reason::Moved) => log::warn!("{name}: {reason}{meanwhile}"),
+            End::Reason(Reason::Removed | Reason::Detached) => self.log.info(format_args!("{reason}")),
+            End::Reason(Reason::Closed | Reason::Moved) => {
+                self.log.warn(format_args!("{reason}{meanwhile}"));
+            }
             _ => {
-                log::error!("{name}: {reason}{meanwhile}");
+                self.log.error(format_args!("{reason}{meanwhile}"));
                 xenbus::fail(&self.path, &reason).await;
             }
         }
@@ -146,7 +152,7 @@ impl Device {
             Ok::<_, Error>(())
         };
         if time::timeout(CLOSE, closing).await.is_err() {
-            log::warn!("{}: the back end does not close", self.name);
+            self.log.warn(format_args!("the back end does not close"));
         }
         closed
     }
@@ -168,10 +174,9 @@ impl Device {
         while !take_back() {
             if pause > Duration::from_secs(1) && !warned {
                 warned = true;
-                log::warn!(
-                    "{}: the back end still has pages of ours; waiting for it",
-                    self.name
-                );
+                self.log.warn(format_args!(
+                    "the back end still has pages of ours; waiting for it"
+                ));
             }
             time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(30));

@@ -161,10 +161,9 @@ async fn connect_and_follow<F: FrontEnd>(
                     front_end.follow(connection).await?;
                 }
                 if step == Step::WaitForClients && !mem::replace(&mut leaving, true) {
-                    log::warn!(
-                        "{}: to be detached, but in use; waiting for its clients",
-                        device.name
-                    );
+                    device.log.warn(format_args!(
+                        "to be detached, but in use; waiting for its clients"
+                    ));
                 }
                 match select(front_end.attention(), changed(&mut own, &mut back)).await {
                     Either::First(attention) => attention?,

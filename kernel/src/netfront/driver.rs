@@ -20,7 +20,7 @@ pub(super) async fn run<P: Port<Buffer = Packet>>(shared: Rc<Shared>, port: P) {
         device: Device::new(
             Class::Network,
             shared.device,
-            format!("uplink vif{}", shared.device),
+            &format!("uplink vif{}", shared.device),
         ),
         shared,
         port,
@@ -112,11 +112,10 @@ impl<P: Port<Buffer = Packet>> Driver<P> {
         ] {
             can.push_str(if has { what } else { "" });
         }
-        log::info!(
-            "{}: connected to domain {}: {} queues{can}",
-            self.device.name,
+        self.device.greetings.info(format_args!(
+            "connected to domain {}: {} queues{can}",
             connection.back_end.domid,
             connection.rings.queues(),
-        );
+        ));
     }
 }

@@ -129,7 +129,9 @@ impl<P: Port<Buffer = Packet>> Driver<P> {
                 Short::Memory => "memory",
                 Short::Grants => "grants",
             };
-            log::warn!("{}: no {what} to receive frames in", self.device.name);
+            self.device
+                .log
+                .warn(format_args!("no {what} to receive frames in"));
         }
         Ok(Queue {
             index,
