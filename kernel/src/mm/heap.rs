@@ -86,7 +86,11 @@ impl GrowingHeap {
         // SAFETY: the layout leads to where the block came from.
         unsafe {
             match SmallBlocks::class(layout) {
-                Some((list, _)) => self.small.put(list, block),
+                Some((list, rounded)) => {
+                    if !self.small.put(list, block) {
+                        self.heap.deallocate(block, rounded);
+                    }
+                }
                 None => self.heap.deallocate(block, layout),
             }
         }
