@@ -100,11 +100,10 @@ struct State {
 }
 
 impl State {
-    /// Makes room for so many more pages. Buffers give pages back without asking for memory.
+    /// Makes room for so many pages. Neither growing nor buffers that give pages back ask for memory then.
     fn reserve(&mut self, pages: usize) -> Result<(), TryReserveError> {
-        self.slots.try_reserve(pages)?;
-        let most = self.slots.len() + pages;
-        self.free.try_reserve(most - self.free.len())
+        self.slots.try_reserve_exact(pages)?;
+        self.free.try_reserve_exact(pages)
     }
 
     /// Whom to wake: the first of those who wait, if there are pages for it.
@@ -135,7 +134,7 @@ impl Pool {
             domid: None,
             waiting: VecDeque::new(),
         };
-        state.reserve(guaranteed).map_err(|_| OutOfMemory)?;
+        state.reserve(limit).map_err(|_| OutOfMemory)?;
         for _ in 0..guaranteed {
             state.slots.push(Slot::new()?);
         }
@@ -211,7 +210,6 @@ impl Pool {
         if state.slots.len() >= self.limit || mm::usage().free < self.reserve {
             return None;
         }
-        state.reserve(1).ok()?;
         let mut slot = Slot::new().ok()?;
         if let Some(domid) = state.domid {
             slot.grant(domid).ok()?;
