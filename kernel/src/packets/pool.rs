@@ -113,7 +113,11 @@ impl PacketPool {
         while state.free.len() < count {
             if self.0.grow(&mut state).is_none() {
                 if !state.waiting.iter().any(|it| it.will_wake(waker)) {
-                    state.waiting.push(waker.clone());
+                    match state.waiting.try_reserve(1) {
+                        Ok(()) => state.waiting.push(waker.clone()),
+                        // It is not remembered, but asks again in its next turn.
+                        Err(_) => waker.wake_by_ref(),
+                    }
                 }
                 return Poll::Pending;
             }
