@@ -5,12 +5,14 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
 use std::ptr::null_mut;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use protocols::blkif::frontend::{Command, Frontend, Payload, RingConnection};
 use protocols::blkif::nodes::{FlushSupport, Properties};
 use protocols::blkif::wire::{ENTRY_BYTES, Response};
 use protocols::netif::{rx::Receiver, tx::Transmitter, wire};
 use protocols::ring::{FrontRing, RingMemory};
+use protocols::xenstore::Client;
 
 /// The least that the driver domain's heap refuses while memory is scarce, in bytes.
 const LARGE: usize = 4096;
@@ -141,6 +143,28 @@ fn requests_take_no_large_blocks_that_were_not_reserved() {
     front.fail_all();
     assert_eq!(core::iter::from_fn(|| front.finished()).count(), REQUESTS / 2);
     SCARCE.set(false);
+}
+
+#[test]
+fn xenstore_messages_need_no_large_blocks() {
+    let client = Client::new(|| {});
+    let path = "x".repeat(300);
+    let mut context = Context::from_waker(Waker::noop());
+    SCARCE.set(true);
+    // More than may be under way, and none is sent yet.
+    let mut reads: Vec<_> = (0..100).map(|_| Box::pin(client.read(&path))).collect();
+    for read in &mut reads {
+        assert!(read.as_mut().poll(&mut context).is_pending());
+    }
+    // The answer to the first, as long as the daemon lets a guest write it, in pieces of its ring.
+    let mut header = [0; 16];
+    assert_eq!(client.output(&mut header), 16);
+    header[12..].copy_from_slice(&2048_u32.to_le_bytes());
+    client.input(&header);
+    (0..2).for_each(|_| client.input(&[b'y'; 1024]));
+    let read = reads[0].as_mut().poll(&mut context);
+    SCARCE.set(false);
+    assert!(matches!(read, Poll::Ready(Ok(value)) if value.len() == 2048));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use core::cell::RefCell;
 use core::future::poll_fn;
 use core::task::{Context, Poll, Waker};
 
-use super::message::{Decoder, INVALID, Kind, Message, encode};
+use super::message::{Decoder, INVALID, Kind, Message, PAYLOAD_MAX, encode};
 use super::transaction::transaction_id;
 use super::watch::{Events, Watch, is_within};
 use super::{Error, is_path, strings};
@@ -73,10 +73,14 @@ enum Progress {
 }
 
 impl Client {
-    /// A client of a fresh connection.
+    /// A client of a fresh connection. Memory for what is under way, which is large, is taken now: later there
+    /// may be none.
     pub fn new(output_ready: fn()) -> Self {
         Self(Rc::new(Shared {
-            state: RefCell::default(),
+            state: RefCell::new(State {
+                output: VecDeque::with_capacity(OUTPUT_LIMIT + 2 * PAYLOAD_MAX),
+                ..State::default()
+            }),
             output_ready,
         }))
     }

@@ -100,10 +100,17 @@ pub struct Message {
     pub payload: Vec<u8>,
 }
 
-/// Puts messages together from bytes as they come. It holds one message at most.
-#[derive(Default)]
+/// Puts messages together from bytes as they come. It holds one message at most, and has room for that from
+/// its begin on.
 pub struct Decoder {
     bytes: Vec<u8>,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        let bytes = Vec::with_capacity(HEADER + PAYLOAD_MAX);
+        Self { bytes }
+    }
 }
 
 impl Decoder {
