@@ -137,19 +137,19 @@ static irqreturn_t message_interrupt(int irq, void *data)
 	/* An answer that was waited for makes it wanted. Events may come without end. */
 	unsigned int eoi_flags = XEN_EOI_FLAG_SPURIOUS;
 	union vmsg_message msg;
-	u32 prod, count, size;
+	u32 before = ch->driver_cons;
+	u32 prod, size;
 
 	if (!vmsg_channel_is_open(d))
 		goto out;
 
 	/* Before the slots are read; pairs with the back end's release of the index. */
 	prod = le32_to_cpu(virt_load_acquire(&page->device_prod));
-	count = prod - ch->driver_cons;
-	if (count > VMSG_SLOTS) {
+	if (prod - before > VMSG_SLOTS) {
 		vmsg_channel_fail(d, "the back end overran its message ring");
 		goto out;
 	}
-	if (!count)
+	if (prod == before)
 		goto out;
 
 	while (ch->driver_cons != prod) {
@@ -175,7 +175,10 @@ static irqreturn_t message_interrupt(int irq, void *data)
 	}
 	/* After the slots were read: the back end may write them again. */
 	virt_store_release(&page->driver_cons, cpu_to_le32(ch->driver_cons));
-	if (count == VMSG_SLOTS)
+	/* It may have filled the ring meanwhile, by the index of before, and wait for room. */
+	virt_mb();
+	prod = le32_to_cpu(READ_ONCE(page->device_prod));
+	if (prod - before >= VMSG_SLOTS)
 		notify_remote_via_evtchn(ch->port);
 out:
 	xen_irq_lateeoi(irq, eoi_flags);

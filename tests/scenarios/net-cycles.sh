@@ -2,6 +2,8 @@
 # mostly: 4.17
 # timeout: 400
 need image driver
+# What is kept for more frames, of which there were at times more in flight than with the first guests, is listed on the heap.
+heap_slack=4096
 network_up
 served_file data 256 >/dev/null
 driver_domain "vif:mac=00:16:3e:00:00:01,bridge=$bridge" +memory=32 -- segment.lan=uplink=vif0
