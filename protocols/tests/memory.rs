@@ -173,8 +173,8 @@ fn a_ring_is_refused_that_there_is_no_memory_for() {
     SCARCE.set(true);
     let refused = [
         front.reserve_ring(1024).is_err(),
-        Receiver::<[usize; 2]>::try_new(256).is_err(),
-        Transmitter::<[usize; 2]>::try_new(256).is_err(),
+        Receiver::<[usize; 2]>::new(256).is_err(),
+        Transmitter::<[usize; 2]>::new(256).is_err(),
     ];
     SCARCE.set(false);
     assert_eq!(refused, [true; 3]);
@@ -186,10 +186,10 @@ fn a_ring_is_refused_that_there_is_no_memory_for() {
 #[test]
 fn what_a_back_end_keeps_is_kept_where_it_is() {
     let mut ring = FrontRing::new(Bytes::new(4096), 4096, wire::RX_ENTRY_BYTES);
-    let mut posted = Receiver::try_new(ring.capacity()).expect("there is memory");
+    let mut posted = Receiver::new(ring.capacity()).expect("there is memory");
     (0..256).for_each(|n| posted.post(&mut ring, n, 8));
     let mut ring = FrontRing::new(Bytes::new(4096), 4096, wire::TX_ENTRY_BYTES);
-    let mut sent = Transmitter::try_new(ring.capacity()).expect("there is memory");
+    let mut sent = Transmitter::new(ring.capacity()).expect("there is memory");
     for n in 0..256 {
         let fragment = protocols::netif::tx::Fragment { offset: 0, len: 60 };
         let info = protocols::netif::Info::default();

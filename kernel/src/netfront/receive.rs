@@ -49,7 +49,7 @@ impl Receive {
         Ok(Self {
             domid,
             most,
-            pages: Receiver::try_new(ring.capacity())?,
+            pages: Receiver::new(ring.capacity())?,
             ring,
             packet: Packet::empty(),
             stuck: None,

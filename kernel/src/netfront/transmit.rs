@@ -53,7 +53,7 @@ impl Transmit {
     pub fn new(domid: u16, ring: FrontRing<RingPages>) -> Result<Self, TryReserveError> {
         Ok(Self {
             domid,
-            requests: Transmitter::try_new(ring.capacity())?,
+            requests: Transmitter::new(ring.capacity())?,
             ring,
             stuck: None,
         })

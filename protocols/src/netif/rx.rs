@@ -68,14 +68,9 @@ pub struct Receiver<T> {
 impl<T> Receiver<T> {
     /// For a ring with so many entries, a power of two, which has not been used yet.
     ///
-    /// # Panics
+    /// # Errors
     /// If there is no memory for them.
-    pub fn new(capacity: u32) -> Self {
-        Self::try_new(capacity).expect("memory for a ring's entries")
-    }
-
-    /// Like [`new`](Self::new), where there may be no memory.
-    pub fn try_new(capacity: u32) -> Result<Self, TryReserveError> {
+    pub fn new(capacity: u32) -> Result<Self, TryReserveError> {
         let mut slots = Vec::new();
         slots.try_reserve_exact(capacity as usize)?;
         slots.resize_with(capacity as usize, || None);
@@ -221,10 +216,5 @@ impl<T> Receiver<T> {
             all &= slot.is_none();
         }
         all
-    }
-
-    /// What stands for the pages that the back end has not answered for, when the connection is over.
-    pub fn into_outstanding(self) -> impl Iterator<Item = T> {
-        self.slots.into_iter().flatten()
     }
 }

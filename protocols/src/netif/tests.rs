@@ -18,6 +18,17 @@ fn pair(entry: usize) -> (FrontRing<Shared>, BackRing) {
     )
 }
 
+/// What a queue gives up when its connection is over: everything that the back end had.
+fn left<T>(take_back: impl FnOnce(&mut dyn FnMut(T) -> Option<T>) -> bool) -> Vec<T> {
+    let mut left = Vec::new();
+    let mut end = |token| {
+        left.push(token);
+        None
+    };
+    assert!(take_back(&mut end));
+    left
+}
+
 const GSO: Gso = Gso {
     kind: GsoKind::Tcp4,
     size: 1448,
@@ -49,7 +60,7 @@ mod transmit {
     #[test]
     fn a_large_segment() {
         let (mut ring, mut back) = pair(wire::TX_ENTRY_BYTES);
-        let mut tx = Transmitter::new(ring.capacity());
+        let mut tx = Transmitter::new(ring.capacity()).unwrap();
         let info = Info {
             checksum_blank: true,
             validated: true,
@@ -92,7 +103,7 @@ mod transmit {
     #[test]
     fn changes_of_the_filter() {
         let (mut ring, mut back) = pair(wire::TX_ENTRY_BYTES);
-        let mut tx = Transmitter::<()>::new(ring.capacity());
+        let mut tx = Transmitter::<()>::new(ring.capacity()).unwrap();
         let group = [0x33, 0x33, 0, 0, 0, 1];
         assert!(tx.change_filter(&mut ring, group, true));
         let _ = ring.push();
@@ -110,13 +121,13 @@ mod transmit {
             assert!(tx.change_filter(&mut ring, group, false));
         }
         assert!(!tx.change_filter(&mut ring, group, false));
-        assert_eq!(tx.into_outstanding().count(), 0);
+        assert_eq!(left(|end| tx.take_back(end)).len(), 0);
     }
 
     #[test]
     fn what_does_not_fit_leaves_no_trace() {
         let (mut ring, mut back) = pair(wire::TX_ENTRY_BYTES);
-        let mut tx = Transmitter::new(ring.capacity());
+        let mut tx = Transmitter::new(ring.capacity()).unwrap();
         let plain = Info::default();
         let unfit = [&[][..], &[1; 19], &[4096; 16]];
         for lens in unfit {
@@ -136,7 +147,7 @@ mod transmit {
         assert_eq!(refused, Err(Refused::Full));
         let _ = ring.push();
         assert_eq!(requests(&mut back).len(), ring.capacity() as usize);
-        assert_eq!(tx.into_outstanding().count(), ring.capacity() as usize);
+        assert_eq!(left(|end| tx.take_back(end)).len(), ring.capacity() as usize);
     }
 
     #[test]
@@ -150,13 +161,13 @@ mod transmit {
         ];
         for (id, status, expected) in wrong {
             let (mut ring, mut back) = pair(wire::TX_ENTRY_BYTES);
-            let mut tx = Transmitter::new(ring.capacity());
+            let mut tx = Transmitter::new(ring.capacity()).unwrap();
             tx.send(&mut ring, &Info::default(), fragments(&[60]), granted)
                 .unwrap();
             let _ = ring.push();
             answer(&mut back, id, status);
             assert_eq!(tx.take(&mut ring), Err(expected));
-            assert_eq!(tx.into_outstanding().count(), 1);
+            assert_eq!(left(|end| tx.take_back(end)).len(), 1);
         }
     }
 
@@ -165,7 +176,7 @@ mod transmit {
         #[test]
         fn every_page_comes_back_once(steps in prop::collection::vec((0u8..4, any::<u16>(), -3i16..4), 0..200)) {
             let (mut ring, mut back) = pair(wire::TX_ENTRY_BYTES);
-            let mut tx = Transmitter::new(ring.capacity());
+            let mut tx = Transmitter::new(ring.capacity()).unwrap();
             let mut next = 0u32;
             let mut held = VecDeque::new();
             let mut returned = Vec::new();
@@ -202,7 +213,7 @@ mod transmit {
                     }
                 }
             }
-            returned.extend(tx.into_outstanding());
+            returned.extend(left(|end| tx.take_back(end)));
             returned.sort_unstable();
             prop_assert_eq!(returned, (0..next).collect::<Vec<_>>());
         }
@@ -214,7 +225,7 @@ mod receive {
 
     fn posted(count: u32) -> (FrontRing<Shared>, BackRing, Receiver<u32>) {
         let (mut ring, back) = pair(wire::RX_ENTRY_BYTES);
-        let mut rx = Receiver::new(ring.capacity());
+        let mut rx = Receiver::new(ring.capacity()).unwrap();
         for token in 0..count {
             rx.post(&mut ring, token, 1000 + token);
         }
@@ -334,7 +345,7 @@ mod receive {
             let (mut ring, mut back, mut rx) = posted(2);
             respond(&mut back, id, offset, flags, len);
             assert_eq!(rx.take(&mut ring), Err(expected));
-            assert_eq!(rx.into_outstanding().count(), 2, "the pages are not lost");
+            assert_eq!(left(|end| rx.take_back(end)).len(), 2, "the pages are not lost");
         }
         for extra in [
             [0u8; 8],
@@ -407,7 +418,7 @@ mod receive {
                     let _ = ring.push();
                 }
             }
-            let mut left: Vec<_> = rx.into_outstanding().collect();
+            let mut left: Vec<_> = left(|end| rx.take_back(end));
             left.sort_unstable();
             prop_assert_eq!(left, (taken..posted).collect::<Vec<_>>());
         }

@@ -68,14 +68,9 @@ pub struct Transmitter<T> {
 impl<T> Transmitter<T> {
     /// For a ring with so many entries.
     ///
-    /// # Panics
+    /// # Errors
     /// If there is no memory for them.
-    pub fn new(capacity: u32) -> Self {
-        Self::try_new(capacity).expect("memory for a ring's entries")
-    }
-
-    /// Like [`new`](Self::new), where there may be no memory.
-    pub fn try_new(capacity: u32) -> Result<Self, TryReserveError> {
+    pub fn new(capacity: u32) -> Result<Self, TryReserveError> {
         let capacity = capacity as u16;
         let (mut slots, mut free) = (Vec::new(), Vec::new());
         slots.try_reserve_exact(capacity.into())?;
@@ -261,13 +256,5 @@ impl<T> Transmitter<T> {
             }
         }
         all
-    }
-
-    /// What stands for the pages that the back end has not answered for, when the connection is over.
-    pub fn into_outstanding(self) -> impl Iterator<Item = T> {
-        self.slots.into_iter().filter_map(|slot| match slot {
-            Slot::Fragment(token) => Some(token),
-            Slot::Free | Slot::Control => None,
-        })
     }
 }
