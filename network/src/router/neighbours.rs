@@ -144,7 +144,10 @@ impl<F> Neighbours<F> {
     /// Those that wait for such addresses, first come first.
     fn take_waiting(&mut self, choose: impl Fn(Ipv4Addr) -> bool) -> Vec<F> {
         let mut taken = Vec::new();
-        for waiting in core::mem::take(&mut self.waiting) {
+        for _ in 0..self.waiting.len() {
+            let Some(waiting) = self.waiting.pop_front() else {
+                break;
+            };
             if choose(waiting.address) {
                 self.weight -= waiting.weight;
                 taken.push(waiting.frame);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use devices::net::{Mac, Offload};
-use network::router::{Address, Endpoint, Forward, Protocol};
+use network::router::{Address, Config, Endpoint, Forward, Protocol};
 use smoltcp::wire::{Icmpv4Message, Icmpv4Packet, IpProtocol};
 
 use super::bed::{Bed, Segment, Socket, bytes, frame};
@@ -34,6 +34,15 @@ fn claim(socket: &Socket, mac: Mac, address: [u8; 4]) {
     let mut reply = [&INSIDE[..], &mac, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]].concat();
     reply.extend([&mac[..], &address, &INSIDE, &[10, 0, 0, 1]].concat());
     socket.inject(frame(&reply, Offload::default()));
+}
+
+/// UDP port 500 of the outside address leads to the guest.
+fn forwarding(config: &mut Config<Socket>) {
+    config.insides[0].forwards.push(Forward {
+        protocol: Protocol::Udp,
+        port: 500,
+        to: Endpoint::new(ip("10.0.0.5"), 53),
+    });
 }
 
 fn echo_request() -> [u8; 8] {
@@ -131,13 +140,7 @@ fn nobody_gets_what_is_for_an_address_that_another_has_by_dhcp() {
 
 #[test]
 fn nobody_outside_has_an_address_of_inside() {
-    let (mut world, inside, outside) = raw(|config| {
-        config.insides[0].forwards.push(Forward {
-            protocol: Protocol::Udp,
-            port: 500,
-            to: Endpoint::new(ip("10.0.0.5"), 53),
-        });
-    });
+    let (mut world, inside, outside) = raw(forwarding);
     for (from, gets_in) in [
         ("10.0.0.7", false),
         ("10.0.0.255", false),
@@ -161,13 +164,7 @@ fn nobody_outside_has_an_address_of_inside() {
 
 #[test]
 fn senders_outside_use_up_no_errors_of_inside() {
-    let (mut world, inside, outside) = raw(|config| {
-        config.insides[0].forwards.push(Forward {
-            protocol: Protocol::Udp,
-            port: 500,
-            to: Endpoint::new(ip("10.0.0.5"), 53),
-        });
-    });
+    let (mut world, inside, outside) = raw(forwarding);
     world.bed.pass(&mut [], 1);
     let datagram = udp(4000, 500, &[]);
     for n in 0..100 {

@@ -129,18 +129,23 @@ impl Leases {
 
     /// Whether somebody else has an address, or is to have it.
     pub fn is_of_another(&self, now: Seconds, address: Ipv4Addr, station: Mac) -> bool {
-        let reserved = self.reserved.borrow();
-        match reserved.iter().find(|(_, reserved)| *reserved == address) {
-            Some((owner, _)) => *owner != station,
+        match self.owner(address) {
+            Some(owner) => owner != station,
             None => !self.is_free(now, station, address),
         }
     }
 
+    /// The only station that is to have an address, if there is one.
+    fn owner(&self, address: Ipv4Addr) -> Option<Mac> {
+        let reserved = self.reserved.borrow();
+        let own = reserved.iter().find(|(_, reserved)| *reserved == address);
+        own.map(|(owner, _)| *owner)
+    }
+
     /// Whether an address is the station's to have: nobody else has it or is to have it.
     fn may_have(&self, now: Seconds, station: Mac, address: Ipv4Addr) -> bool {
-        let reserved = self.reserved.borrow();
-        let usable = match reserved.iter().find(|(_, reserved)| *reserved == address) {
-            Some((owner, _)) => *owner == station,
+        let usable = match self.owner(address) {
+            Some(owner) => owner == station,
             None => self.pool.contains(&address.to_bits()) && !self.declined.contains(&address),
         };
         usable && address != self.own && self.is_free(now, station, address)
